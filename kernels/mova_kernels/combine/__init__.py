@@ -1,0 +1,1 @@
+"""The sum of the experts' contributions into the image's tokens."""

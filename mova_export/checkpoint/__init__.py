@@ -1,0 +1,1 @@
+"""A published MoVA checkpoint on disk: its configuration, its tensors, and which part of the model each belongs to."""

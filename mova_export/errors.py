@@ -1,0 +1,23 @@
+"""What can be wrong with an export, besides what can be wrong with a bundle."""
+
+from mova_runtime.errors import MovaError
+
+
+class ExportError(MovaError):
+    """The export can't start or go on: the output exists, the disk is full, a component is unknown."""
+
+
+class CheckpointError(ExportError):
+    """The checkpoint is not one of MoVA, is incomplete, or damaged."""
+
+
+class TensorMismatchError(CheckpointError):
+    """Tensors are missing, unexpected or misshapen; the message names every one."""
+
+
+class UnsafePickleError(CheckpointError):
+    """A pickled shard holds more than tensors. It was not executed."""
+
+
+class ParityError(ExportError):
+    """An exported graph computes something other than torch."""

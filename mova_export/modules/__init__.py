@@ -1,0 +1,1 @@
+"""MoVA's parts as torch modules, their parameters under the published names."""

@@ -1,0 +1,134 @@
+"""A bundle on disk: opens its manifest, resolves its paths, checks its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mova_runtime.bundle.manifest import FORMAT, VERSION, Artifact, Component, File, Manifest
+from mova_runtime.bundle.schema import from_json
+from mova_runtime.errors import BundleError, IntegrityError, ManifestVersionError
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 22
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class Bundle:
+    """An opened bundle. Opening reads the manifest alone; a file's bytes are checked when it is first needed."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root = root
+        self.manifest = manifest
+        self._checked: set[str] = set()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read and validate `path`/manifest.json.
+
+        Raises:
+            BundleError: no such folder, no manifest, not JSON, a field missing or wrong, a path outside the bundle.
+            ManifestVersionError: the format is newer than this runtime's.
+        """
+        root = Path(path)
+        if not root.exists():
+            raise BundleError(f"{root}: no such folder")
+        file = root / MANIFEST
+        if not file.is_file():
+            raise BundleError(f"{root}: not a bundle (no {MANIFEST}); make one with `mova export CHECKPOINT --out BUNDLE`")
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{file}: not valid JSON ({error})") from None
+        except OSError as error:
+            raise BundleError(f"{file}: can't be read ({error.strerror})") from None
+        _check_version(data, file)
+        bundle = cls(root, from_json(Manifest, data, MANIFEST))
+        for member in bundle.files():
+            bundle.path(member)
+        return bundle
+
+    def files(self) -> list[File]:
+        """Every file the manifest names."""
+        manifest = self.manifest
+        files = [manifest.text.tokenizer, manifest.language.tokenizer, manifest.language.embeddings]
+        for component in manifest.components.values():
+            files += [file for artifact in component.artifacts for file in artifact.files]
+            files += [*component.probe.inputs.values(), *component.probe.outputs.values()]
+        return files
+
+    def path(self, file: File) -> Path:
+        """Where a file of the manifest lies.
+
+        Raises:
+            BundleError: the path is absolute, climbs out of the bundle, or a link leads out of it.
+        """
+        relative = PurePosixPath(file.path)
+        absolute = self.root / relative
+        leaves = relative.is_absolute() or ".." in relative.parts or "\\" in file.path or not relative.parts
+        if leaves or not absolute.resolve().is_relative_to(self.root.resolve()):
+            raise BundleError(f"{MANIFEST}: the path {file.path!r} leaves the bundle")
+        return absolute
+
+    def checked_path(self, file: File) -> Path:
+        """Like `path`, after the file's size and sha256 were found to be what the manifest says (once a bundle).
+
+        Raises:
+            IntegrityError: the file is missing or has other bytes.
+        """
+        path = self.path(file)
+        if file.path in self._checked:
+            return path
+        try:
+            size = path.stat().st_size
+            if size != file.bytes:
+                raise IntegrityError(f"{path}: {size} bytes, the manifest says {file.bytes}; copy or export the bundle again")
+            if sha256_of(path) != file.sha256:
+                raise IntegrityError(f"{path}: its sha256 differs from the manifest's; copy or export the bundle again")
+        except OSError as error:
+            raise IntegrityError(f"{path}: can't be read ({error.strerror})") from None
+        self._checked.add(file.path)
+        return path
+
+    def component(self, name: str) -> Component:
+        """A component of the manifest.
+
+        Raises:
+            BundleError: the bundle was exported without it.
+        """
+        try:
+            return self.manifest.components[name]
+        except KeyError:
+            has = ", ".join(self.manifest.components)
+            raise BundleError(f"{self.root}: exported without component {name!r} (it has {has})") from None
+
+    def artifact(self, name: str, precision: str = "fp32") -> Artifact:
+        """The ONNX form of a component in a precision.
+
+        Raises:
+            BundleError: the bundle has no such component, or not in this precision.
+        """
+        for artifact in self.component(name).artifacts:
+            if artifact.format == "onnx" and artifact.precision == precision:
+                return artifact
+        raise BundleError(f"{self.root}: component {name!r} was not exported in {precision}")
+
+
+def _check_version(data: Any, file: Path) -> None:
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise BundleError(f"{file}: not the manifest of a MoVA bundle")
+    version = data.get("version")
+    if type(version) is not int or version < 1:
+        raise BundleError(f"{file}: version {version!r} is not a format version")
+    if version > VERSION:
+        raise ManifestVersionError(f"{file}: bundle format {version} is newer than this runtime reads ({VERSION}); upgrade mova-export")

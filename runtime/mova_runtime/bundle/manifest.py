@@ -1,0 +1,198 @@
+"""What a bundle says about itself: the one contract between the exporter that writes it and the runtime that reads it.
+
+Every class is a frozen dataclass and `manifest.json` is their JSON, field for field (see schema.py). Paths are
+relative to the bundle, with forward slashes. Shapes name their dynamic axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FORMAT = "mova-bundle"
+VERSION = 1
+
+ImageInput = Literal["clip", "dinov2", "high", "flattened"]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the bundle: where it is, its size, and the hash of its bytes."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of a graph's input or output; a string in the shape is a dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an output was from torch's float32 on the probe when it was exported.
+
+    relative_l2 = ‖x - y‖₂ / ‖y‖₂; max_abs = max |x - y|.
+    """
+
+    output: str
+    relative_l2: float
+    max_abs: float
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One executable form of a component; the first file is the one to open, the others lie beside it."""
+
+    format: Literal["onnx"]
+    precision: Literal["fp32"]
+    files: tuple[File, ...]
+    parity: tuple[Parity, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Fixed inputs and the float32 outputs that torch gave for them, one `.npy` file a tensor."""
+
+    inputs: dict[str, File]
+    outputs: dict[str, File]
+
+
+@dataclass(frozen=True)
+class Component:
+    """One graph: base, text, adapter, llm, or an expert by its name."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: int
+    artifacts: tuple[Artifact, ...]
+    probe: Probe
+
+
+@dataclass(frozen=True)
+class PixelInput:
+    """A CLIP-style input: resize, centre crop, x/255, (x - mean)/std; [3, side, side] float32."""
+
+    resize: int
+    side: int
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class PatchInput:
+    """Pix2Struct's input: [max_patches, 2 + 3·patch²] float32, the first two columns row and column (from 1)."""
+
+    max_patches: int
+    patch: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The four inputs made from one image; `pad` first makes it square, `crop` leaves its shape.
+
+    pad_colour: per input, the 8-bit RGB colour of the square.
+    """
+
+    aspect: Literal["pad", "crop"]
+    clip: PixelInput
+    dinov2: PixelInput
+    high: PixelInput
+    flattened: PatchInput
+    pad_colour: dict[str, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A vision expert: its name, its letter in the routing prompt, and which of the four inputs it sees."""
+
+    name: str
+    letter: str
+    input: ImageInput
+
+
+@dataclass(frozen=True)
+class Vision:
+    """Sizes of the fused image: `tokens` = grid² before pooling, `visual_tokens` after, fewer for routing."""
+
+    grid: int
+    visual_tokens: int
+    routing_tokens: int
+    top_k: int
+    experts: tuple[Expert, ...]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompt constants the checkpoint was trained with; `{message}` stands in `user`."""
+
+    template: str
+    system: str
+    user: str
+    assistant: str
+    stop: str
+    image_placeholder: str
+    routing: str
+    routing_max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """The adapter's text encoder: its tokenizer, the tokens it reads at most, how a question is put to it."""
+
+    tokenizer: File
+    max_tokens: int
+    question: str
+
+
+@dataclass(frozen=True)
+class Language:
+    """The language model: its tokenizer, embedding table [vocabulary, hidden] and context in tokens.
+
+    max_prompt: longest prompt in tokens, visual tokens included; context: prompt and answer together.
+    """
+
+    tokenizer: File
+    embeddings: File
+    hidden: int
+    layers: int
+    key_value_heads: int
+    head_dim: int
+    context: int
+    max_prompt: int
+    clean_up_spaces: bool
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the bundle was made from: sha256 of each checkpoint file, and the version of each tool."""
+
+    model_type: str
+    checkpoint: dict[str, str]
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of `manifest.json`."""
+
+    format: str
+    version: int
+    vision: Vision
+    preprocessing: Preprocessing
+    prompts: Prompts
+    text: Text
+    language: Language
+    components: dict[str, Component]
+    provenance: Provenance

@@ -1,0 +1,37 @@
+"""The errors a user of the runtime can meet. Each message is one line: what was wrong, where, what to do."""
+
+
+class MovaError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class BundleError(MovaError):
+    """The bundle is not one, lacks a part, or its manifest says something impossible."""
+
+
+class ManifestVersionError(BundleError):
+    """The bundle was written in a newer format than this runtime reads."""
+
+
+class IntegrityError(BundleError):
+    """A file of the bundle does not have the bytes its manifest promises."""
+
+
+class BackendError(MovaError):
+    """The engine backend is unknown, not installed, or failed to load or run an engine."""
+
+
+class ImageError(MovaError):
+    """The image can't be read as one."""
+
+
+class QuestionError(MovaError):
+    """The question is empty, not text, or too long for the model's context."""
+
+
+class ExpertError(MovaError):
+    """An expert was named that the bundle does not know, or named twice."""
+
+
+class MemoryBudgetError(MovaError):
+    """What a request needs can't fit the memory budget."""
