@@ -1,0 +1,1 @@
+"""Components as graphs: named inputs and outputs, example inputs, ONNX files."""

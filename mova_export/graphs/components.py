@@ -1,0 +1,35 @@
+"""The graph of every component of a checkpoint."""
+
+from __future__ import annotations
+
+from mova_export.checkpoint.layout import EXPERTS
+from mova_export.checkpoint.load import Checkpoint
+from mova_export.graphs.fusion import adapter_graph
+from mova_export.graphs.graph import Graph
+from mova_export.graphs.language import language_graph
+from mova_export.graphs.vision import base_graph, expert_graph, text_graph
+from mova_runtime.bundle.manifest import ImageInput
+
+EXPERT_INPUTS: dict[str, ImageInput] = {
+    "dinov2": "dinov2",
+    "vary": "high",
+    "codetr": "high",
+    "pix2struct": "flattened",
+    "deplot": "flattened",
+    "biomedclip": "clip",
+    "sam": "high",
+}
+
+
+def component_graph(checkpoint: Checkpoint, name: str) -> Graph:
+    """Load one component's weights and make its graph."""
+    module = checkpoint.load(name)
+    if name == "base":
+        return base_graph(module, checkpoint.preprocessing.clip)  # type: ignore[arg-type]  # `load` gives each its own
+    if name in EXPERTS:
+        return expert_graph(module, getattr(checkpoint.preprocessing, EXPERT_INPUTS[name]))  # type: ignore[arg-type]
+    if name == "text":
+        return text_graph(module)  # type: ignore[arg-type]
+    if name == "adapter":
+        return adapter_graph(module)  # type: ignore[arg-type]
+    return language_graph(module)

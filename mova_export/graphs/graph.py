@@ -1,0 +1,34 @@
+"""A component ready to be exported: the module, what torch compares it with, and how its axes are named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+Axes = dict[int, str]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One component as a graph.
+
+    module: what is exported.
+    reference: what torch runs to check it; another form of the same computation where there is one.
+    example: inputs to trace with; every dynamic axis is longer than one, as torch.export asks.
+    probe: inputs to compare on, kept in the bundle.
+    dynamic: dynamic axes of the inputs, by name; an input without any may be left out.
+    outputs: names in order, and their dynamic axes.
+    """
+
+    module: nn.Module
+    reference: nn.Module
+    example: dict[str, Tensor]
+    probe: dict[str, Tensor]
+    dynamic: dict[str, Axes]
+    outputs: dict[str, Axes]
+
+    @property
+    def parameters(self) -> int:
+        """Parameters and tables the component holds."""
+        return sum(tensor.numel() for tensor in self.reference.state_dict().values())

@@ -1,0 +1,1 @@
+"""Engines: a component loaded by a backend, ready to run."""
