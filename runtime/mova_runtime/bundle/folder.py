@@ -61,7 +61,8 @@ class Bundle:
     def files(self) -> list[File]:
         """Every file the manifest names."""
         manifest = self.manifest
-        files = [manifest.text.tokenizer, manifest.language.tokenizer, manifest.language.embeddings]
+        files = [manifest.text.tokenizer, manifest.language.tokenizer]
+        files += [manifest.language.embeddings] if manifest.language.embeddings else []
         for component in manifest.components.values():
             files += [file for artifact in component.artifacts for file in artifact.files]
             files += [*component.probe.inputs.values(), *component.probe.outputs.values()]

@@ -59,6 +59,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return value
         raise BundleError(f"{where}: {value!r} is none of {', '.join(map(str, arguments))}")
     if origin in (Union, types.UnionType):
+        nested = [option for option in arguments if dataclasses.is_dataclass(option)]
+        if nested and isinstance(value, dict):
+            return _convert(nested[0], value, where)
         if any(type(value) is option for option in arguments):
             return value
         raise BundleError(f"{where}: expected {_names(arguments)}, found {_kind_of(value)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mova_runtime.errors import BackendError
@@ -33,18 +34,27 @@ class OrtBackend:
 
     def load(self, bundle: Bundle, component: str) -> OrtEngine:
         """See `Backend.load`."""
-        import onnxruntime as ort  # noqa: PLC0415  # slow to import, and not needed to open a bundle
-
         artifact = bundle.artifact(component, self.precision)
         model, *_ = [bundle.checked_path(file) for file in artifact.files]
-        options = ort.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
-        options.intra_op_num_threads = self._threads or 0
-        try:
-            session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  # its exceptions share no base but Exception
-            raise BackendError(f"ort: can't load {component!r}: {_first_line(error)}") from error
-        return OrtEngine(session, component, artifact.bytes)
+        return open_engine(model, component, artifact.bytes, self._threads)
+
+
+def open_engine(model: Path, name: str, size: int, threads: int | None = None) -> OrtEngine:
+    """An engine of an ONNX file whose bytes are known to be right.
+
+    Raises:
+        BackendError: ONNX Runtime can't load it.
+    """
+    import onnxruntime as ort  # noqa: PLC0415  # slow to import, and not needed to open a bundle
+
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads or 0
+    try:
+        session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  # its exceptions share no base but Exception
+        raise BackendError(f"ort: can't load {name!r}: {_first_line(error)}") from error
+    return OrtEngine(session, name, size)
 
 
 class OrtEngine:

@@ -8,15 +8,13 @@ Source: the triangle filter of torch's ATen/native/cpu/UpSampleKernel.cpp, made 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mova_runtime.images.resize import Axis
 
 # Values looked up and resized at a time, so that an image is never a float array as a whole.
-_STRIP = 1 << 20
+_STRIP = 1 << 22
 
 
 def resample(
@@ -40,15 +38,22 @@ def resample(
 
 def _along(values: NDArray[np.float32], axis: Axis, border: float, out: NDArray[np.float32]) -> None:
     """Resize each row of values [rows, axis.size] amid `border` to a column of out [axis.resized, rows]."""
-    for index, (first, weights) in enumerate(_taps(axis.padded, axis.resized)):
-        start, stop = first - axis.before, first - axis.before + len(weights)
-        left, right = min(max(start, 0), axis.size), min(max(stop, 0), axis.size)
-        inside = weights[left - start : right - start]
-        out[index] = values[:, left:right] @ inside + border * float(weights.sum() - inside.sum())
+    firsts, weights = _taps(axis.padded, axis.resized)
+    starts = firsts - axis.before
+    lefts = np.clip(starts, 0, axis.size)
+    rights = np.clip(starts + weights.shape[1], 0, axis.size)
+    for index, (start, left, right) in enumerate(np.stack([starts, lefts, rights], axis=1).tolist()):
+        inside = weights[index, left - start : right - start]
+        np.matmul(values[:, left:right], inside, out=out[index])
+        if len(inside) < weights.shape[1]:
+            out[index] += border * float(weights[index].sum() - inside.sum())
 
 
-def _taps(size: int, resized: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """For each of `resized` pixels: the first of the `size` it is made of, and weights from there on; sum 1."""
+def _taps(size: int, resized: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """What each of `resized` pixels is made of: the first of `size` [resized], and the weights from there on.
+
+    The weights are [resized, taps], zero where a pixel needs fewer than the others; each row's sum is 1.
+    """
     single, double = np.float32, np.float64
     scale = single(size) / single(resized)
     support = max(scale, single(1))
@@ -56,7 +61,8 @@ def _taps(size: int, resized: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     centres = (double(scale) * (np.arange(resized) + 0.5)).astype(single)
     firsts = np.maximum(((centres - support).astype(double) + 0.5).astype(np.int64), 0)
     stops = np.minimum(((centres + support).astype(double) + 0.5).astype(np.int64), size)
-    for first, stop, centre in zip(firsts.tolist(), stops.tolist(), centres, strict=True):
-        distance = (np.arange(first, stop, dtype=single) - centre).astype(double) + 0.5
-        weights = np.maximum(1 - np.abs((distance * (single(1) / support)).astype(single)), single(0))
-        yield first, weights / weights.sum()
+    taps = firsts[:, None] + np.arange((stops - firsts).max())
+    distances = (taps.astype(single) - centres[:, None]).astype(double) + 0.5
+    weights = np.maximum(1 - np.abs((distances * (single(1) / support)).astype(single)), single(0))
+    weights[taps >= stops[:, None]] = 0
+    return firsts, weights / weights.sum(axis=1, keepdims=True)

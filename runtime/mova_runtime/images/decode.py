@@ -57,7 +57,8 @@ def decode(image: ImageSource) -> Image.Image:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _from_file(io.BytesIO(image), "image bytes")
     if isinstance(image, (str, os.PathLike)):
-        name = str(image) if str(image).isprintable() else repr(str(image))
+        name = str(image)
+        name = name if name and name.isprintable() else repr(name)
         try:
             with Path(image).open("rb") as file:
                 return _from_file(file, name)

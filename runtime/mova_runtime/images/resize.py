@@ -4,6 +4,9 @@
 don't see each other in the first pass, nor columns in the second, so either can be done some at a time, and
 padding and cropping along its axis need no more room than that. A panorama of 20,000 x 100 pixels costs
 megabytes, where its padded square would take 1.6 GB.
+
+From Pillow 13 on, `Image.resize` takes the columns first where the height shrinks much more than the width.
+Here rows always come first, as in the Pillow that checkpoints were trained with.
 """
 
 from __future__ import annotations

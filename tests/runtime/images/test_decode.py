@@ -1,16 +1,17 @@
 """Decoding against Pillow's own conversions, and every way a source can fail to be an image."""
 
 import io
-import re
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
+
 from mova_runtime.errors import ImageError
 from mova_runtime.images import decode
-from PIL import Image, ImageOps
 
 IMAGES = Path(__file__).parents[2] / "reference" / "images"
 
@@ -41,8 +42,8 @@ def test_every_kind_of_source_gives_what_training_read(name):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "RGBX"])
 def test_every_8_bit_mode_converts_as_in_training(mode):
-    base = Image.fromarray(noise(9, 14, 4)).convert("RGB" if mode in ("YCbCr", "HSV", "CMYK", "P") else "RGBA")
-    image = base.convert("LA").convert(mode) if mode == "PA" else base.convert(mode)
+    through = {"YCbCr": "RGB", "HSV": "RGB", "CMYK": "RGB", "P": "RGB", "PA": "LA"}.get(mode, "RGBA")
+    image = Image.fromarray(noise(9, 14, 4)).convert(through).convert(mode)
     assert image.mode == mode
     assert_same(decode(image), image.convert("RGB"))
 
@@ -142,7 +143,7 @@ BAD = {
     "list": ([[0, 0, 0]], "image of type list: give a path"),
     "float array": (np.zeros((4, 4, 3), np.float32), "image array: dtype float32; give uint8 in 0..255"),
     "bool array": (np.zeros((4, 4), bool), "image array: dtype bool; give uint8"),
-    "channels first": (np.zeros((3, 40, 41), np.uint8), "image array: shape [3, 40, 41]; give [height, width, 1, 3"),
+    "channels first": (np.zeros((3, 9, 8), np.uint8), "image array: shape [3, 9, 8]; give [height, width"),
     "two channels": (np.zeros((4, 4, 2), np.uint8), "image array: shape [4, 4, 2]; give"),
     "batch": (np.zeros((1, 4, 4, 3), np.uint8), "image array: shape [1, 4, 4, 3]; give"),
     "no rows": (np.zeros((0, 4, 3), np.uint8), "image array: shape [0, 4, 3]; give"),
@@ -152,7 +153,7 @@ BAD = {
     "32-bit": (Image.new("I", (2, 2), 70000), "PIL image: 32-bit pixels from 70000 to 70000; scale them"),
     "negative": (Image.new("I", (2, 2), -1), "PIL image: 32-bit pixels from -1 to -1; scale them"),
     "float": (Image.new("F", (2, 2), 0.5), "PIL image: floating-point pixels of unknown range; scale them"),
-    "LAB": (Image.new("LAB", (2, 2)), "PIL image: can't be decoded (conversion from LAB to RGB not supported)"),
+    "premultiplied": (Image.new("La", (2, 2)), "PIL image: can't be decoded (conversion from La"),
 }
 
 
@@ -167,7 +168,7 @@ def test_what_is_no_image_is_an_image_error_of_one_line(case):
 
 def test_paths_that_hold_no_image_are_named(tmp_path):
     (tmp_path / "empty.png").touch()
-    (tmp_path / "half.jpg").write_bytes(JPEG[:400])
+    (tmp_path / "half.jpg").write_bytes(JPEG[: len(JPEG) // 2])
     (tmp_path / "note\n.txt").write_text("hello")
     for name, message in {
         "gone.png": "gone.png: can't be opened (No such file or directory)",
@@ -182,6 +183,11 @@ def test_paths_that_hold_no_image_are_named(tmp_path):
         assert message in str(caught.value)
         assert str(tmp_path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_no_path():
+    with pytest.raises(ImageError, match=r"^'': can't be opened"):
+        decode("")
 
 
 def test_every_prefix_of_a_file_is_refused():
@@ -200,10 +206,8 @@ def test_damaged_files_are_read_or_refused_never_anything_else():
             damaged[random.integers(0, min(len(data), 200), 6)] = random.integers(0, 256, 6)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                try:
+                with suppress(ImageError):
                     assert decode(damaged.tobytes()).mode == "RGB"
-                except ImageError as error:
-                    assert "\n" not in str(error)
 
 
 def test_closed_pil_image():
@@ -220,9 +224,8 @@ def test_large_images_do_not_warn_and_bombs_are_refused(monkeypatch):
         warnings.simplefilter("error")
         assert decode(data).size == (30, 50)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    with pytest.raises(ImageError, match=re.escape("image bytes: too large (Image size (1500 pixels)")) as caught:
+    with pytest.raises(ImageError, match=r"image bytes: too large \(.*1500 pixels.* limit of 1000 pixels"):
         decode(data)
-    assert "1000 pixels" in str(caught.value)
 
 
 def test_threads_leave_the_warning_filters_as_they_were():

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from mova_runtime.bundle.manifest import PatchInput
 from mova_runtime.images import antialias
 from mova_runtime.images.flattened import flattened, grid
 from mova_runtime.images.resize import Axis
-from PIL import Image
 
 COLOUR = (122, 116, 104)
 TOLERANCE = 1e-5
@@ -31,7 +32,7 @@ def theirs(image, spec):
     processor = Pix2StructImageProcessor(
         patch_size={"height": spec.patch, "width": spec.patch}, max_patches=spec.max_patches
     )
-    # Said outright: for a square of one or three pixels it can't tell rows from channels.
+    # The format is said outright: transformers can't tell the channels of an image of one pixel.
     return processor(image, input_data_format="channels_last", return_tensors="np")["flattened_patches"][0]
 
 
