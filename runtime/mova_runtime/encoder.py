@@ -1,0 +1,110 @@
+"""Images and questions to features, and features to visual tokens. Everything here takes a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mova_runtime.bundle import Bundle
+from mova_runtime.engines.pool import EnginePool
+from mova_runtime.images import Inputs
+from mova_runtime.language.tokenizer import Tokenizer
+from mova_runtime.trace import Trace
+
+
+@dataclass(frozen=True)
+class ExpertFeature:
+    """What an expert made of one image: features [n, Ce]; keys and values [blocks, L, C]; all float32."""
+
+    features: np.ndarray
+    keys: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An expert that an image of the batch selected."""
+
+    image: int
+    expert: str
+    feature: ExpertFeature
+
+
+class Encoder:
+    """Runs the engines up to the visual tokens."""
+
+    def __init__(self, bundle: Bundle, pool: EnginePool) -> None:
+        manifest = bundle.manifest
+        self._bundle = bundle
+        self._pool = pool
+        self._vision = manifest.vision
+        self._inputs = {expert.name: expert.input for expert in manifest.vision.experts}
+        self._indices = {expert.name: index for index, expert in enumerate(manifest.vision.experts)}
+        self._text = manifest.text
+        self._tokenizer = Tokenizer(bundle.checked_path(manifest.text.tokenizer))
+
+    def base(self, images: Sequence[Inputs], trace: Trace) -> np.ndarray:
+        """Base features [batch, L, C]."""
+        with trace.stage("preprocess clip"):
+            pixels = np.stack([image["clip"] for image in images])
+        with self._pool.lease("base", trace) as engine, trace.stage("base"):
+            return engine.run({"pixels": pixels})["features"]
+
+    def text(self, questions: Sequence[str], trace: Trace) -> np.ndarray:
+        """Text features [batch, hidden] for the gate."""
+        rows = []
+        for question in questions:
+            text = self._text.question.replace("{question}", self._tokenizer.as_plain_text(question).lower())
+            rows.append(self._tokenizer.encode(text, max_tokens=self._text.max_tokens))
+        ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)], mask[i, : len(row)] = row, 1
+        with self._pool.lease("text", trace) as engine, trace.stage("text"):
+            return engine.run({"ids": ids, "mask": mask})["text"]
+
+    def expert(self, name: str, images: Sequence[Inputs], trace: Trace) -> list[ExpertFeature]:
+        """One expert's feature of each image."""
+        kind = self._inputs[name]
+        with trace.stage(f"preprocess {kind}"):
+            batch = np.stack([image[kind] for image in images])
+        with self._pool.lease(name, trace) as engine, trace.stage(name):
+            out = engine.run({"patches" if kind == "flattened" else "pixels": batch})
+        return [ExpertFeature(*arrays) for arrays in zip(out["features"], out["keys"], out["values"], strict=True)]
+
+    def fuse(
+        self, base: np.ndarray, text: np.ndarray, pairs: Sequence[Pair], trace: Trace, stage: str = "adapter"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Visual tokens [batch, T, H] and gates [blocks, batch, 7]; any number of pairs, also none."""
+        blocks = self._blocks
+        shape = (len(pairs), blocks, *base.shape[1:])
+        keys, values = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        for p, pair in enumerate(pairs):
+            keys[p], values[p] = pair.feature.keys, pair.feature.values
+        inputs = {
+            "base": base,
+            "text": text,
+            "keys": keys,
+            "values": values,
+            "pair_image": np.array([pair.image for pair in pairs], np.int64),
+            "pair_expert": np.array([self._indices[pair.expert] for pair in pairs], np.int64),
+        }
+        with self._pool.lease("adapter", trace) as engine, trace.stage(stage):
+            out = engine.run(inputs)
+        return out["visual"], out["gates"]
+
+    def pool_for_routing(self, visual: np.ndarray) -> np.ndarray:
+        """Average [T, H] visual tokens down to the [routing tokens, H] that the router sees."""
+        side, hidden = round(self._vision.visual_tokens**0.5), visual.shape[-1]
+        pooled_side = round(self._vision.routing_tokens**0.5)
+        step = side // pooled_side
+        square = visual.reshape(pooled_side, step, pooled_side, step, hidden)
+        pooled: np.ndarray = square.mean(axis=(1, 3)).reshape(-1, hidden)
+        return pooled
+
+    @property
+    def _blocks(self) -> int:
+        keys = next(spec for spec in self._bundle.component("adapter").inputs if spec.name == "keys")
+        return int(keys.shape[1])

@@ -1,0 +1,88 @@
+"""Every engine of a runtime: loaded when first leased, kept, and unloaded when a budget needs the room."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mova_runtime.bundle import Bundle
+from mova_runtime.engines.budget import format_size
+from mova_runtime.engines.protocol import Backend, Engine
+from mova_runtime.errors import MemoryBudgetError
+from mova_runtime.trace import Trace
+
+
+@dataclass
+class _Loaded:
+    engine: Engine
+    users: int = 0
+    last_used: int = 0
+
+
+class EnginePool:
+    """Leases engines by component name. A leased engine stays; one nobody leases may go when room is needed."""
+
+    def __init__(self, bundle: Bundle, backend: Backend, budget: int | None = None) -> None:
+        """`budget` in bytes bounds the sum of the loaded engines' files; None is no bound."""
+        self._bundle = bundle
+        self._backend = backend
+        self._budget = budget
+        self._lock = threading.RLock()
+        self._loaded: dict[str, _Loaded] = {}
+        self._clock = 0
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the engines in memory, in the manifest's order."""
+        with self._lock:
+            return tuple(name for name in self._bundle.manifest.components if name in self._loaded)
+
+    @contextlib.contextmanager
+    def lease(self, component: str, trace: Trace) -> Iterator[Engine]:
+        """The component's engine, for the duration of the block.
+
+        Raises:
+            MemoryBudgetError: it does not fit the budget beside what is in use.
+            BundleError, IntegrityError, BackendError: it can't be loaded.
+        """
+        with self._lock:
+            if component not in self._loaded:
+                self._make_room(component)
+                with trace.stage(f"load {component}"):
+                    self._loaded[component] = _Loaded(self._backend.load(self._bundle, component))
+            entry = self._loaded[component]
+            entry.users += 1
+            self._clock += 1
+            entry.last_used = self._clock
+        try:
+            yield entry.engine
+        finally:
+            with self._lock:
+                entry.users -= 1
+
+    def close(self) -> None:
+        """Unload everything."""
+        with self._lock:
+            for entry in self._loaded.values():
+                entry.engine.close()
+            self._loaded.clear()
+
+    def _make_room(self, component: str) -> None:
+        if self._budget is None:
+            return
+        needed = self._bundle.artifact(component, self._backend.precision).bytes
+        used = {name: entry.engine.bytes for name, entry in self._loaded.items()}
+        idle = sorted((n for n, entry in self._loaded.items() if not entry.users), key=lambda n: self._loaded[n].last_used)
+        fixed = sum(used.values()) - sum(used[name] for name in idle)
+        if fixed + needed > self._budget:
+            raise MemoryBudgetError(
+                f"engine {component!r} needs {format_size(needed)}; the budget is {format_size(self._budget)}, "
+                f"of which {format_size(fixed)} is in use"
+            )
+        for name in idle:
+            if sum(used.values()) + needed <= self._budget:
+                break
+            self._loaded.pop(name).engine.close()
+            del used[name]

@@ -1,0 +1,75 @@
+"""Greedy decoding: embeddings in, tokens out, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from mova_runtime.bundle.manifest import Language
+from mova_runtime.engines.protocol import Binding, Engine
+from mova_runtime.language.prompt import Prompt
+
+Finish = Literal["stop", "length", "context"]
+
+
+class Decoder:
+    """One answer of the language model. The cache stays with the engine; only logits come to the host."""
+
+    def __init__(self, engine: Engine, embeddings: np.ndarray, language: Language) -> None:
+        """`embeddings` [vocabulary, hidden], may be memory-mapped: only the rows of tokens that occur are read."""
+        self._engine = engine
+        self._embeddings = embeddings
+        self._language = language
+        self.finish: Finish = "length"
+
+    def generate(self, prompt: Prompt, visual: np.ndarray, max_new_tokens: int, stop: int) -> Iterator[int]:
+        """The most likely token, again and again, the stop token included.
+
+        Args:
+            prompt: token ids around the image.
+            visual: [tokens, hidden] float32.
+            max_new_tokens: at most so many, and no more than the context has room for.
+            stop: the id that ends the answer.
+
+        Yields:
+            Token ids; `finish` tells afterwards why they ended.
+        """
+        x = np.concatenate((self._embed(prompt.before), visual, self._embed(prompt.after)))[None]
+        room = self._language.context - x.shape[1]
+        self.finish = "length" if max_new_tokens <= room else "context"
+        binding = self._engine.bind()
+        past = self._start(binding)
+        for remaining in range(min(max_new_tokens, room), 0, -1):
+            past = self._step(binding, x, past)
+            token = int(binding.get("logits")[0, -1].argmax())
+            if token == stop:
+                self.finish = "stop"
+            yield token
+            if token == stop or remaining == 1:
+                return
+            x = self._embed((token,))[None]
+            for layer in range(self._language.layers):
+                binding.carry(f"present.{layer}.key", f"past_key_values.{layer}.key")
+                binding.carry(f"present.{layer}.value", f"past_key_values.{layer}.value")
+
+    def _start(self, binding: Binding) -> int:
+        language = self._language
+        empty = np.empty((1, language.key_value_heads, 0, language.head_dim), np.float32)
+        for layer in range(language.layers):
+            binding.set(f"past_key_values.{layer}.key", empty)
+            binding.set(f"past_key_values.{layer}.value", empty)
+        return 0
+
+    def _step(self, binding: Binding, x: np.ndarray, past: int) -> int:
+        total = past + x.shape[1]
+        binding.set("inputs_embeds", x)
+        binding.set("attention_mask", np.ones((1, total), np.int64))
+        binding.set("position_ids", np.arange(past, total, dtype=np.int64)[None])
+        binding.run()
+        return total
+
+    def _embed(self, tokens: tuple[int, ...]) -> np.ndarray:
+        rows: np.ndarray = self._embeddings[list(tokens)]
+        return np.asarray(rows, np.float32)

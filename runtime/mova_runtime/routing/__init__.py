@@ -1,0 +1,1 @@
+"""Which experts suit an image and a question."""

@@ -1,0 +1,83 @@
+"""What the runtime returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which experts suit an image and a question.
+
+    experts: their names, in the experts' order; text and tokens: what the language model said, empty where the
+    caller chose the experts.
+    """
+
+    experts: tuple[str, ...]
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Visual:
+    """A fused image.
+
+    tokens: [T, H] float32, for the language model; gates: [blocks, 7] float32, each adapter block's weight of each
+    expert, zero for those that were not selected.
+    """
+
+    tokens: np.ndarray
+    gates: np.ndarray
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a request did.
+
+    backend, precision: what ran; stages: one entry a stage, with `name`, `ms` and `start_ms` from the request's start;
+    engines_loaded: names of the engines in memory afterwards; cache: features computed (`misses`) and used again
+    (`hits`) by this request; finish: "stop" (the model ended), "length" (max_new_tokens) or "context" (no room left).
+    """
+
+    backend: str
+    precision: str
+    stages: tuple[dict[str, Any], ...]
+    engines_loaded: tuple[str, ...]
+    cache: dict[str, int]
+    prompt_tokens: int
+    finish: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer: its text without special tokens, its tokens with the stop token if the model ended by itself."""
+
+    text: str
+    tokens: tuple[int, ...]
+    routing: Routing
+    stats: Stats
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `mova run --json` prints it."""
+        return {
+            "answer": self.text,
+            "tokens": list(self.tokens),
+            "routing": {
+                "text": self.routing.text,
+                "tokens": list(self.routing.tokens),
+                "experts": list(self.routing.experts),
+            },
+            "stats": {
+                "backend": self.stats.backend,
+                "precision": self.stats.precision,
+                "stages": list(self.stats.stages),
+                "engines_loaded": list(self.stats.engines_loaded),
+                "cache": self.stats.cache,
+                "prompt_tokens": self.stats.prompt_tokens,
+                "finish": self.stats.finish,
+            },
+        }
