@@ -35,7 +35,9 @@ def prompts(tokenizer: Tokenizer, template: str | None = None) -> Prompts:
     data = constants()
     templates = data["templates"]
     if template is None:
-        template = next((name for name, parts in templates.items() if _fits(tokenizer, parts)), None)
+        # Of several that fit, the one whose roles are marked by tokens of their own, before one with plain words.
+        fitting = [name for name, parts in templates.items() if tokenizer.token_to_id(parts["stop"]) is not None]
+        template = min(fitting, key=lambda name: not templates[name]["user"].startswith("<|"), default=None)
         if template is None:
             raise CheckpointError(f"no prompt template fits the tokenizer; pass --template, one of {', '.join(templates)}")
     if template not in templates:
@@ -55,7 +57,3 @@ def routing_letters() -> tuple[str, ...]:
     """The experts' letters, in the experts' order."""
     return tuple(constants()["routing_letters"])
 
-
-def _fits(tokenizer: Tokenizer, parts: dict[str, str]) -> bool:
-    # Each template's roles are marked by tokens of their own, or (vicuna) by plain words, and end in the stop token.
-    return tokenizer.token_to_id(parts["stop"]) is not None

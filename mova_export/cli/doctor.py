@@ -1,0 +1,87 @@
+"""mova doctor: what is installed, what can run, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+
+_EXPORT = ("torch", "transformers", "optimum-onnx", "onnx", "onnxscript", "safetensors", "onnxruntime")
+_RUNTIME = ("numpy", "pillow", "tokenizers")
+_OTHERS = ("onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "triton")
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Something this installation can or can't do, and why."""
+
+    what: str
+    able: bool
+    why: str
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("doctor", help="show what is installed, what can run, and what is missing")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it."""
+    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {_memory()}")
+    print(f"disk: {shutil.disk_usage('.').free / 2**30:.1f} GiB free here")
+    print(f"NVIDIA driver: {'found' if has_nvidia_driver() else 'not found'}")
+    print("\ninstalled")
+    for package in ("mova-export", *_RUNTIME, *_EXPORT, *_OTHERS):
+        print(f"  {package:<18} {_version(package) or '-'}")
+    print("\nwhat can run")
+    abilities = diagnose()
+    for ability in abilities:
+        print(f"  {'yes' if ability.able else 'no ':<4} {ability.what}: {ability.why}")
+    return 0
+
+
+def diagnose() -> list[Ability]:
+    """What this installation can do."""
+    missing = [package for package in _EXPORT if _version(package) is None]
+    return [
+        Ability("export", not missing, "all there" if not missing else f"lacks {', '.join(missing)}; pip install 'mova-export[export]'"),
+        _onnx_runtime(),
+    ]
+
+
+def has_nvidia_driver() -> bool:
+    """Whether the CUDA driver library can be loaded."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _onnx_runtime() -> Ability:
+    what = "run on ONNX Runtime (backend ort, CPU)"
+    if _version("onnxruntime") and _version("onnxruntime-gpu"):
+        return Ability(what, True, "but onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install one")
+    if importlib.util.find_spec("onnxruntime") is None:
+        return Ability(what, False, "pip install 'mova-export[cpu]'")
+    import onnxruntime
+
+    return Ability(what, True, f"version {onnxruntime.__version__}, providers {', '.join(onnxruntime.get_available_providers())}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _memory() -> str:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return f"{pages * size / 2**30:.1f} GiB of memory"

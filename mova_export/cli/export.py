@@ -1,0 +1,84 @@
+"""mova export: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mova_export.errors import ExportError
+from mova_runtime.engines.budget import format_size
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("export", help="turn a published checkpoint into a bundle")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json and weights")
+    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write; must not exist")
+    parser.add_argument("--only", metavar="NAME,…", help="export these components only (base, an expert, text, adapter, llm)")
+    parser.add_argument("--precision", choices=("fp32",), default="fp32", help="of the engines (default: fp32)")
+    parser.add_argument(
+        "--tower", action="append", default=[], metavar="NAME=FOLDER",
+        help="configuration folder of a tower (base, an expert, text) that is not where config.json says; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--template", metavar="NAME", help="prompt template, where the tokenizer does not tell")
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it."""
+    export_to(
+        arguments.checkpoint,
+        arguments.out,
+        components=None if arguments.only is None else [name for name in arguments.only.split(",") if name],
+        towers=dict(_tower(option) for option in arguments.tower),
+        template=arguments.template,
+        overwrite=arguments.overwrite,
+    )
+    return 0
+
+
+def export_to(
+    checkpoint: Path,
+    out: Path,
+    *,
+    components: list[str] | None = None,
+    towers: dict[str, Path] | None = None,
+    template: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Export, telling what is done on standard error."""
+    try:
+        from mova_export.export import COMPONENTS, Progress, export
+    except ModuleNotFoundError as error:
+        raise ExportError(f"exporting needs {error.name}; pip install 'mova-export[export]'") from None
+
+    def starting(name: str, index: int, total: int) -> None:
+        print(f"[{index:2}/{total}] {name:<11}", end="", file=sys.stderr, flush=True)
+
+    def finished(done: Progress) -> None:
+        size = format_size(done.bytes)
+        print(f"{size:>10}  {done.seconds:5.1f} s  differs from torch by {done.relative_l2:.0e}", file=sys.stderr)
+
+    if components is not None and not components:
+        raise ExportError("--only names no component")
+    manifest = export(
+        checkpoint,
+        out,
+        components=COMPONENTS if components is None else components,
+        tower_folders=towers,
+        template=template,
+        overwrite=overwrite,
+        starting=starting,
+        finished=finished,
+    )
+    parameters = sum(component.parameters for component in manifest.components.values())
+    print(f"{out}: {len(manifest.components)} components, {parameters / 1e6:,.1f} million parameters", file=sys.stderr)
+
+
+def _tower(option: str) -> tuple[str, Path]:
+    name, equals, folder = option.partition("=")
+    if not equals or not name or not folder:
+        raise ExportError(f"--tower {option}: expected NAME=FOLDER")
+    return name, Path(folder)

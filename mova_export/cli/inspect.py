@@ -1,0 +1,60 @@
+"""mova inspect: what a bundle holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from mova_runtime.bundle import Bundle, Manifest
+from mova_runtime.bundle.manifest import TensorSpec
+from mova_runtime.bundle.schema import to_json
+from mova_runtime.engines.budget import format_size
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("inspect", help="show what a bundle holds")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("--json", action="store_true", help="print the manifest as it was read")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it."""
+    manifest = Bundle.open(arguments.bundle).manifest
+    if arguments.json:
+        print(json.dumps(to_json(manifest)))
+        return 0
+    for line in _describe(manifest):
+        print(line)
+    return 0
+
+
+def _describe(manifest: Manifest) -> list[str]:
+    vision, language = manifest.vision, manifest.language
+    lines = [
+        f"{manifest.format} {manifest.version}, from a checkpoint of type {manifest.provenance.model_type}",
+        f"image: {vision.grid}×{vision.grid} tokens, {vision.visual_tokens} to the language model, "
+        f"{vision.routing_tokens} for routing; at most {vision.top_k} experts count",
+        f"language model: {language.layers} layers, hidden {language.hidden}, context {language.context}, "
+        f"prompt at most {language.max_prompt} tokens; template {manifest.prompts.template}",
+        "",
+        f"{'component':<12}{'parameters':>14}{'precision':>11}{'size':>11}{'error':>9}  inputs → outputs",
+    ]
+    letters = {expert.name: expert.letter for expert in vision.experts}
+    for name, component in manifest.components.items():
+        label = f"{name} ({letters[name]})" if name in letters else name
+        for artifact in component.artifacts:
+            error = max(parity.relative_l2 for parity in artifact.parity)
+            flow = f"{_tensors(component.inputs)} → {_tensors(component.outputs)}"
+            lines.append(
+                f"{label:<12}{component.parameters:>14,}{artifact.precision:>11}{format_size(artifact.bytes):>11}{error:>9.0e}  {flow}"
+            )
+    return lines
+
+
+def _tensors(specs: tuple[TensorSpec, ...]) -> str:
+    cache = [spec for spec in specs if spec.name.startswith(("past_key_values.", "present."))]
+    shown = [f"{spec.name}[{', '.join(map(str, spec.shape))}]" for spec in specs if spec not in cache]
+    return ", ".join(shown + ([f"{len(cache)} cache tensors"] if cache else []))

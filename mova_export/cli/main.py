@@ -1,0 +1,55 @@
+"""Reads the command line, runs one command, turns errors into one line and an exit status.
+
+0: done. 1: our own fault (or an engine that fails its parity check). 2: the user's mistake. 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from types import FrameType
+from typing import NoReturn
+
+from mova_export.cli import demo, doctor, export, inspect, run, verify
+from mova_export.errors import ParityError
+from mova_runtime import MovaError
+
+COMMANDS = (export, run, inspect, verify, doctor, demo)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `mova` with the given arguments, or the process's; returns the exit status."""
+    parser = _Parser(prog="mova", description="Export MoVA checkpoints and answer questions about images with them.")
+    parser.add_argument("--version", action="version", version=f"mova-export {metadata.version('mova-export')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(commands)
+    parsed = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status: int = parsed.run(parsed)
+    except MovaError as error:
+        print("mova: " + " ".join(str(error).split()), file=sys.stderr)
+        return 1 if isinstance(error, ParityError) else 2
+    except KeyboardInterrupt:
+        print("mova: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output went away; say nothing more
+        return 0
+    return status
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave through every `finally`, so that nothing half-written stays."""
+    raise SystemExit(128 + number)

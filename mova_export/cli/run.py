@@ -1,0 +1,77 @@
+"""mova run: one question about one image."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import mova_runtime as mova
+from mova_runtime.trace import chrome_trace
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("run", help="answer a question about an image")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("--image", required=True, metavar="FILE")
+    parser.add_argument("--question", required=True, metavar="TEXT")
+    parser.add_argument("--experts", metavar="NAME,…", help="use these experts instead of asking the model; `none` for none")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default: 128)")
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="auto or ort (default: auto)")
+    parser.add_argument("--memory-budget", metavar="SIZE", help="bound on the engines in memory, such as 6GiB")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of an engine (default: one a core)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: answer, tokens, routing, stats")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="write the stages for Perfetto or chrome://tracing")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it."""
+    with mova.open(
+        arguments.bundle, backend=arguments.backend, memory_budget=arguments.memory_budget, threads=arguments.threads
+    ) as runtime:
+        answer = runtime.answer(
+            arguments.image, arguments.question, _experts(arguments.experts), max_new_tokens=arguments.max_new_tokens
+        )
+    if arguments.trace:
+        write_trace(answer, arguments.trace)
+    if arguments.json:
+        print(json.dumps(answer.to_dict()))
+    else:
+        print(answer.text)
+        for line in summary(answer):
+            print(line, file=sys.stderr)
+    return 0
+
+
+def summary(answer: mova.Answer) -> list[str]:
+    """What a request did, line by line."""
+    stages = answer.stats.stages
+    end = max((stage["start_ms"] + stage["ms"] for stage in stages), default=0.0)
+    width = max((len(stage["name"]) for stage in stages), default=0)
+    return [
+        f"experts chosen: {', '.join(answer.routing.experts) or 'none'}",
+        f"engines loaded: {', '.join(answer.stats.engines_loaded)} ({answer.stats.backend}, {answer.stats.precision})",
+        *(f"  {stage['name']:<{width}} {stage['ms']:9.1f} ms" for stage in stages),
+        f"  {'in all':<{width}} {end:9.1f} ms, {len(answer.tokens)} tokens",
+    ]
+
+
+def write_trace(answer: mova.Answer, path: Path) -> None:
+    """Write the answer's stages in Chrome's trace event format.
+
+    Raises:
+        MovaError: the file can't be written.
+    """
+    try:
+        path.write_text(json.dumps(chrome_trace(answer.stats.stages)), encoding="utf-8")
+    except OSError as error:
+        raise mova.MovaError(f"{path}: can't be written ({error.strerror})") from None
+
+
+def _experts(option: str | None) -> list[str] | None:
+    if option is None:
+        return None
+    return [] if option == "none" else [name for name in option.split(",") if name]

@@ -1,0 +1,56 @@
+"""Checkpoints and bundles that tests share: made once a run, by the same commands a user would type."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from reference_data import GOLDEN_SEEDS
+
+MakePath = Callable[[int], Path]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakePath:
+    """checkpoint(seed): a tiny checkpoint's folder; not to be changed by a test."""
+    from mova_export.demo.checkpoint import write_tiny_checkpoint
+
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def make(seed: int) -> Path:
+        out = root / f"seed{seed}"
+        if not out.exists():
+            write_tiny_checkpoint(out, seed=seed)
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: MakePath) -> Iterator[MakePath]:
+    """bundle(seed): a golden seed's exported bundle; not to be changed by a test.
+
+    Two exports run at a time, each in a process of its own. MOVA_TEST_BUNDLES names a folder to keep them in between
+    runs, for whoever works on the runtime alone.
+    """
+    kept = os.environ.get("MOVA_TEST_BUNDLES")
+    root = Path(kept) if kept else tmp_path_factory.mktemp("bundles")
+    checkpoints = {seed: checkpoint(seed) for seed in GOLDEN_SEEDS}
+
+    def export(seed: int) -> Path:
+        out = root / f"seed{seed}"
+        if not out.exists():
+            command = [sys.executable, "-m", "mova_export", "export", str(checkpoints[seed]), "--out", str(out)]
+            done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        return out
+
+    with ThreadPoolExecutor(max_workers=2) as workers:
+        exports: dict[int, Future[Path]] = {seed: workers.submit(export, seed) for seed in GOLDEN_SEEDS}
+        yield lambda seed: exports[seed].result()
+        workers.shutdown(cancel_futures=True)
