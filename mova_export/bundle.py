@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from mova_export.errors import ExportError
 from mova_runtime.bundle import MANIFEST, Manifest, sha256_of
 from mova_runtime.bundle.manifest import File
 from mova_runtime.bundle.schema import to_json
+from mova_runtime.engines.budget import format_size
 
 
 class BundleWriter:
@@ -43,10 +43,14 @@ class BundleWriter:
             raise ExportError(f"{self.out}: can't be written ({error.strerror})") from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ExportError(f"{self.out}: {os.strerror(error.errno).lower()}; nothing was written") from None
+        if isinstance(error, OSError):
+            # numpy reports a full disk without its number
+            reason = error.strerror.lower() if error.strerror else f"{error}; is the disk full?"
+            raise ExportError(f"{self.out}: can't be written ({reason}); nothing was written") from error
 
     def path(self, relative: str) -> Path:
         """Where to write a file of the bundle; its folder is made."""
@@ -66,7 +70,9 @@ class BundleWriter:
         """
         free = shutil.disk_usage(self._partial).free
         if free < size:
-            raise ExportError(f"{self.out}: needs {size / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB free; nothing was written")
+            raise ExportError(
+                f"{self.out}: needs {format_size(size)}, the disk has {format_size(free)} free; nothing was written"
+            )
 
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest and put the bundle in its place."""

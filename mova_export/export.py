@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ from mova_runtime.bundle.manifest import (
 from mova_runtime.engines import ort
 from mova_runtime.parity import TOLERANCE, compare
 
-PRECISION = "fp32"
+PRECISION: Literal["fp32"] = "fp32"
 MAX_TEXT_TOKENS = 512
 _TOOLS = ("mova-export", "torch", "transformers", "optimum-onnx", "onnx", "onnxscript", "onnxruntime")
 _EMBEDDINGS = "model.embed_tokens.weight"
@@ -117,7 +118,9 @@ def export(
             preprocessing=checkpoint.preprocessing,
             prompts=chosen_prompts,
             text=Text(_write_text(writer, "tokenizers/text.json", text.to_str()), MAX_TEXT_TOKENS, QUESTION),
-            language=_language(writer, checkpoint, _write_text(writer, "tokenizers/language.json", language.to_str()), chosen),
+            language=_language(
+                writer, checkpoint, _write_text(writer, "tokenizers/language.json", language.to_str()), chosen
+            ),
             components=exported,
             provenance=_provenance(checkpoint),
         )

@@ -14,6 +14,9 @@ IMAGES = REFERENCE / "images"
 GOLDEN_SEEDS = (2, 6, 9, 0)
 """0 routes to no expert, 2 to three, 6 to four."""
 
+TWICE = -1
+"""bundle(TWICE) is the first golden seed's checkpoint, exported a second time by another process."""
+
 EXPERTS = ("dinov2", "vary", "codetr", "pix2struct", "deplot", "biomedclip", "sam")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 from mova_export.checkpoint.layout import component_of, is_unused
@@ -42,4 +43,5 @@ def check_tensors(found: Shapes, expected: Shapes, resizable: Collection[str], c
 def _is_position_table(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     if len(found) != len(expected) or found[-1] != expected[-1]:
         return False
-    return round((found[-2] - 1) ** 0.5) ** 2 == found[-2] - 1 > 0
+    positions = found[-2] - 1
+    return positions > 0 and math.isqrt(positions) ** 2 == positions

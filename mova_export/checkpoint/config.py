@@ -72,7 +72,11 @@ class CheckpointConfig:
                 raise CheckpointError(f"{file}: {name}: {problem}")
             return value
 
-        required = {"mm_projector_type": "mov_adapter", "mm_vision_select_feature": "patch", "mm_patch_merge_type": "flat"}
+        required = {
+            "mm_projector_type": "mov_adapter",
+            "mm_vision_select_feature": "patch",
+            "mm_patch_merge_type": "flat",
+        }
         for name, wanted in required.items():
             if data.get(name, wanted) != wanted:
                 raise CheckpointError(f"{file}: {name} {data[name]!r} is not supported, only {wanted!r}")
@@ -109,9 +113,13 @@ class CheckpointConfig:
         if not 1 <= self.top_k <= 7:
             raise CheckpointError(f"{file}: topk_experts {self.top_k}: expected 1 to 7")
         if self.channels % 64 or self.blocks < 1:
-            raise CheckpointError(f"{file}: mm_hidden_size {self.channels} or num_projector_layers {self.blocks} is out of range")
+            raise CheckpointError(
+                f"{file}: mm_hidden_size {self.channels} or num_projector_layers {self.blocks} is out of range"
+            )
         if self.select_layer >= 0:
             raise CheckpointError(f"{file}: mm_vision_select_layer {self.select_layer}: expected a negative number")
         routing_side = math.isqrt(self.routing_tokens)
         if routing_side**2 != self.routing_tokens or self.grid // 2 % routing_side:
-            raise CheckpointError(f"{file}: num_routing_tokens {self.routing_tokens} does not divide a {self.grid // 2}-square map")
+            raise CheckpointError(
+                f"{file}: num_routing_tokens {self.routing_tokens} does not divide a {self.grid // 2}-square map"
+            )

@@ -25,7 +25,9 @@ class TowerShapes:
     def __init__(self, shapes: Shapes, component: str) -> None:
         self.component = component
         self._prefix = tower_prefix(component)
-        self._shapes = {name.removeprefix(self._prefix): shape for name, shape in shapes.items() if name.startswith(self._prefix)}
+        self._shapes = {
+            name.removeprefix(self._prefix): shape for name, shape in shapes.items() if name.startswith(self._prefix)
+        }
 
     def size(self, pattern: str, axis: int) -> int:
         """The most common length of an axis among the tensors whose names match.
@@ -33,7 +35,9 @@ class TowerShapes:
         Raises:
             TensorMismatchError: no tensor matches.
         """
-        sizes = Counter(shape[axis] for name, shape in self._shapes.items() if re.fullmatch(pattern, name) and len(shape) > axis)
+        sizes = Counter(
+            shape[axis] for name, shape in self._shapes.items() if re.fullmatch(pattern, name) and len(shape) > axis
+        )
         if not sizes:
             raise TensorMismatchError(f"{self.component}: missing {self._prefix}{pattern.replace(chr(92), '')}")
         return sizes.most_common(1)[0][0]

@@ -17,7 +17,12 @@ COMPONENTS = ("base", *EXPERTS, "text", "adapter", "llm")
 _TOWER = "model.vision_tower.vision_tower_{}."
 _ADAPTER = "model.mm_projector."
 _TEXT = "model.mm_projector.text_encoder."
-_INNER = {"dinov2": ("model.", ""), "pix2struct": ("model.", ""), "deplot": ("model.", ""), "biomedclip": ("", "trunk.")}
+_INNER = {
+    "dinov2": ("model.", ""),
+    "pix2struct": ("model.", ""),
+    "deplot": ("model.", ""),
+    "biomedclip": ("", "trunk."),
+}
 
 _KEY_VALUE = re.compile(r"blocks\.(\d+)\.(norm|k_proj|v_proj|rope)\.(.+)")
 _PUBLISHED_KEY_VALUE = re.compile(

@@ -72,7 +72,10 @@ class Checkpoint:
             key, resize = _POSITIONS[component]
             state[key] = resize(state[key], self._position_grid(component))
         module.load_state_dict(state, strict=True, assign=True)
-        return module.eval().requires_grad_(False)
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        module.eval()
+        return module
 
     def _position_grid(self, component: str) -> int:
         side = self.config.image_side if component == "base" else min(self.config.image_side, dinov2.MAX_SIDE)
@@ -132,6 +135,11 @@ class Checkpoint:
     @property
     def llama_config(self) -> LlamaConfig:
         """The language model's configuration: config.json is a Llama's with MoVA's fields added."""
-        known = LlamaConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version", "torch_dtype", "dtype"}
+        known = LlamaConfig().to_dict().keys() - {
+            "model_type",
+            "architectures",
+            "transformers_version",
+            "torch_dtype",
+            "dtype",
+        }
         return LlamaConfig(**{key: value for key, value in self.config.llama.items() if key in known})
-

@@ -39,11 +39,15 @@ def prompts(tokenizer: Tokenizer, template: str | None = None) -> Prompts:
         fitting = [name for name, parts in templates.items() if tokenizer.token_to_id(parts["stop"]) is not None]
         template = min(fitting, key=lambda name: not templates[name]["user"].startswith("<|"), default=None)
         if template is None:
-            raise CheckpointError(f"no prompt template fits the tokenizer; pass --template, one of {', '.join(templates)}")
+            raise CheckpointError(
+                f"no prompt template fits the tokenizer; pass --template, one of {', '.join(templates)}"
+            )
     if template not in templates:
         raise CheckpointError(f"--template {template}: unknown; one of {', '.join(templates)}")
     if tokenizer.token_to_id(templates[template]["stop"]) is None:
-        raise CheckpointError(f"template {template}: its stop token {templates[template]['stop']!r} is not in the tokenizer")
+        raise CheckpointError(
+            f"template {template}: its stop token {templates[template]['stop']!r} is not in the tokenizer"
+        )
     return Prompts(
         template=template,
         **templates[template],
@@ -56,4 +60,3 @@ def prompts(tokenizer: Tokenizer, template: str | None = None) -> Prompts:
 def routing_letters() -> tuple[str, ...]:
     """The experts' letters, in the experts' order."""
     return tuple(constants()["routing_letters"])
-

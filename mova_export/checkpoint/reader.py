@@ -60,7 +60,9 @@ class CheckpointReader(Mapping[str, tuple[int, ...]]):
         shard = self._where[name]
         tensor = shard.read(name)
         if not tensor.is_floating_point():
-            raise CheckpointError(f"{shard.file}: tensor {name!r} has dtype {tensor.dtype}, expected float32 or bfloat16")
+            raise CheckpointError(
+                f"{shard.file}: tensor {name!r} has dtype {tensor.dtype}, expected float32 or bfloat16"
+            )
         tensor = tensor.to(torch.float32, copy=True)
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{shard.file}: tensor {name!r} holds NaN or infinity; the shard is damaged")
@@ -101,7 +103,7 @@ class SafetensorsShard(Shard):
 
 
 class PickledShard(Shard):
-    """A shard that torch pickled. It is unpickled by torch's restricted reader, which builds tensors and nothing else."""
+    """A shard that torch pickled, read by torch's restricted unpickler, which builds tensors and nothing else."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
@@ -118,7 +120,9 @@ class PickledShard(Shard):
         except pickle.UnpicklingError as error:
             text = str(error)
             if "global" in text.lower() or "Unsupported" in text:
-                raise UnsafePickleError(f"{self.file}: the pickle holds code, not only tensors; refused, nothing was executed") from None
+                raise UnsafePickleError(
+                    f"{self.file}: the pickle holds code, not only tensors; refused, nothing was executed"
+                ) from None
             raise CheckpointError(f"{self.file}: truncated or corrupted pickle") from None
         except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
             first_line = str(error).split("\n", 1)[0]
@@ -153,7 +157,7 @@ def _shard_files(folder: Path) -> list[Path]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError, OSError):
         raise CheckpointError(f"{index}: not an index of shards") from None
     names_files = isinstance(weight_map, dict) and all(isinstance(value, str) for value in weight_map.values())

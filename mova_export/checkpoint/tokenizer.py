@@ -27,7 +27,7 @@ def language_tokenizer(checkpoint: Path) -> Tokenizer:
 
 
 def cleans_up_spaces(checkpoint: Path) -> bool:
-    """Whether decoding drops spaces before punctuation; the default of the transformers that MoVA was published with."""
+    """Whether decoding drops spaces before punctuation; by default it does, as in the transformers of MoVA's time."""
     file = checkpoint / "tokenizer_config.json"
     if not file.is_file():
         return True
@@ -41,7 +41,9 @@ def text_tokenizer(folder: Path | None) -> Tokenizer:
         CheckpointError: neither is there.
     """
     if folder is None or not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise CheckpointError("text: no tokenizer on disk; pass --tower text=FOLDER with the encoder's vocab.txt or tokenizer.json")
+        raise CheckpointError(
+            "text: no tokenizer on disk; pass --tower text=FOLDER with the encoder's vocab.txt or tokenizer.json"
+        )
     if (folder / "tokenizer.json").is_file():
         return _read(folder / "tokenizer.json")
     try:

@@ -74,7 +74,7 @@ class TowerFolders:
     def _not_found(self, component: str, file: str) -> CheckpointError:
         name = self._names[component]
         return CheckpointError(
-            f"{component}: config.json names {name!r}, which is neither a folder here nor a published model with a preset; "
+            f"{component}: config.json names {name!r}, neither a folder here nor a published model with a preset; "
             f"pass --tower {component}=FOLDER with its {file}"
         )
 
@@ -128,10 +128,14 @@ def preprocessing(folders: TowerFolders, config: CheckpointConfig) -> Preprocess
 
 
 def _pixel_input(processor: dict[str, Any]) -> PixelInput:
-    mean, std = (tuple(float(x) for x in processor[name]) for name in ("mean", "std"))
+    (r, g, b), (dr, dg, db) = processor["mean"], processor["std"]
     return PixelInput(
-        resize=processor["resize"], side=processor["side"], resample=_RESAMPLE[processor["resample"]], mean=mean, std=std
-    )  # type: ignore[arg-type]  # three numbers each, checked when read
+        resize=processor["resize"],
+        side=processor["side"],
+        resample=_RESAMPLE[processor["resample"]],
+        mean=(float(r), float(g), float(b)),
+        std=(float(dr), float(dg), float(db)),
+    )
 
 
 def _colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:

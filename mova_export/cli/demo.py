@@ -24,13 +24,15 @@ The answer is gibberish: the weights are random, so this shows that everything r
 With real weights (a published MoVA checkpoint, downloaded to a folder with its tower and text-encoder folders):
   mova export CHECKPOINT --out BUNDLE
   mova run BUNDLE --image photo.jpg --question "What is on the table?"
-The bundle is a plain folder: copy it to another machine, pip install 'mova-export[cpu]' there, and run it without torch."""
+The bundle is a plain folder: copy it to another machine, pip install 'mova-export[cpu]' there, and no torch."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser("demo", help="make a tiny checkpoint, export it, and ask it a question")
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="where to work (default: demo)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="where to work (default: demo)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -33,7 +33,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it."""
-    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {_memory()}")
+    system = f"{platform.system()} {platform.machine()}"
+    print(f"Python {platform.python_version()} on {system}, {os.cpu_count()} CPUs, {_memory()}")
     print(f"disk: {shutil.disk_usage('.').free / 2**30:.1f} GiB free here")
     print(f"NVIDIA driver: {'found' if has_nvidia_driver() else 'not found'}")
     print("\ninstalled")
@@ -50,7 +51,11 @@ def diagnose() -> list[Ability]:
     """What this installation can do."""
     missing = [package for package in _EXPORT if _version(package) is None]
     return [
-        Ability("export", not missing, "all there" if not missing else f"lacks {', '.join(missing)}; pip install 'mova-export[export]'"),
+        Ability(
+            "export",
+            not missing,
+            "all there" if not missing else f"lacks {', '.join(missing)}; pip install 'mova-export[export]'",
+        ),
         _onnx_runtime(),
     ]
 
@@ -67,12 +72,16 @@ def has_nvidia_driver() -> bool:
 def _onnx_runtime() -> Ability:
     what = "run on ONNX Runtime (backend ort, CPU)"
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
-        return Ability(what, True, "but onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install one")
+        return Ability(
+            what, True, "but onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install one"
+        )
     if importlib.util.find_spec("onnxruntime") is None:
         return Ability(what, False, "pip install 'mova-export[cpu]'")
     import onnxruntime
 
-    return Ability(what, True, f"version {onnxruntime.__version__}, providers {', '.join(onnxruntime.get_available_providers())}")
+    return Ability(
+        what, True, f"version {onnxruntime.__version__}, providers {', '.join(onnxruntime.get_available_providers())}"
+    )
 
 
 def _version(package: str) -> str | None:

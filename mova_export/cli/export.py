@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from mova_export.errors import ExportError
@@ -15,7 +14,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("export", help="turn a published checkpoint into a bundle")
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json and weights")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write; must not exist")
-    parser.add_argument("--only", metavar="NAME,…", help="export these components only (base, an expert, text, adapter, llm)")
+    parser.add_argument(
+        "--only", metavar="NAME,…", help="export these components only (base, an expert, text, adapter, llm)"
+    )
     parser.add_argument("--precision", choices=("fp32",), default="fp32", help="of the engines (default: fp32)")
     parser.add_argument(
         "--tower", action="append", default=[], metavar="NAME=FOLDER",
@@ -48,33 +49,44 @@ def export_to(
     template: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Export, telling what is done on standard error."""
+    """Export, telling what is done as it is done."""
     try:
-        from mova_export.export import COMPONENTS, Progress, export
+        from mova_export.checkpoint.layout import COMPONENTS
+        from mova_export.export import Progress, export
     except ModuleNotFoundError as error:
         raise ExportError(f"exporting needs {error.name}; pip install 'mova-export[export]'") from None
 
+    in_a_line = False
+
     def starting(name: str, index: int, total: int) -> None:
-        print(f"[{index:2}/{total}] {name:<11}", end="", file=sys.stderr, flush=True)
+        nonlocal in_a_line
+        in_a_line = True
+        print(f"[{index:2}/{total}] {name:<11}", end="", flush=True)
 
     def finished(done: Progress) -> None:
+        nonlocal in_a_line
+        in_a_line = False
         size = format_size(done.bytes)
-        print(f"{size:>10}  {done.seconds:5.1f} s  differs from torch by {done.relative_l2:.0e}", file=sys.stderr)
+        print(f"{size:>10}  {done.seconds:5.1f} s  differs from torch by {done.relative_l2:.0e}", flush=True)
 
     if components is not None and not components:
         raise ExportError("--only names no component")
-    manifest = export(
-        checkpoint,
-        out,
-        components=COMPONENTS if components is None else components,
-        tower_folders=towers,
-        template=template,
-        overwrite=overwrite,
-        starting=starting,
-        finished=finished,
-    )
+    try:
+        manifest = export(
+            checkpoint,
+            out,
+            components=COMPONENTS if components is None else components,
+            tower_folders=towers,
+            template=template,
+            overwrite=overwrite,
+            starting=starting,
+            finished=finished,
+        )
+    finally:
+        if in_a_line:
+            print(flush=True)  # an error's line starts at the left
     parameters = sum(component.parameters for component in manifest.components.values())
-    print(f"{out}: {len(manifest.components)} components, {parameters / 1e6:,.1f} million parameters", file=sys.stderr)
+    print(f"{out}: {len(manifest.components)} components, {parameters / 1e6:,.1f} million parameters")
 
 
 def _tower(option: str) -> tuple[str, Path]:

@@ -48,9 +48,8 @@ def _describe(manifest: Manifest) -> list[str]:
         for artifact in component.artifacts:
             error = max(parity.relative_l2 for parity in artifact.parity)
             flow = f"{_tensors(component.inputs)} → {_tensors(component.outputs)}"
-            lines.append(
-                f"{label:<12}{component.parameters:>14,}{artifact.precision:>11}{format_size(artifact.bytes):>11}{error:>9.0e}  {flow}"
-            )
+            numbers = f"{artifact.precision:>11}{format_size(artifact.bytes):>11}{error:>9.0e}"
+            lines.append(f"{label:<12}{component.parameters:>14,}{numbers}  {flow}")
     return lines
 
 

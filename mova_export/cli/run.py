@@ -17,7 +17,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--image", required=True, metavar="FILE")
     parser.add_argument("--question", required=True, metavar="TEXT")
-    parser.add_argument("--experts", metavar="NAME,…", help="use these experts instead of asking the model; `none` for none")
+    parser.add_argument(
+        "--experts", metavar="NAME,…", help="use these experts instead of asking the model; `none` for none"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default: 128)")
     parser.add_argument("--backend", default="auto", metavar="NAME", help="auto or ort (default: auto)")
     parser.add_argument("--memory-budget", metavar="SIZE", help="bound on the engines in memory, such as 6GiB")
@@ -74,4 +76,4 @@ def write_trace(answer: mova.Answer, path: Path) -> None:
 def _experts(option: str | None) -> list[str] | None:
     if option is None:
         return None
-    return [] if option == "none" else [name for name in option.split(",") if name]
+    return [] if option == "none" else [name.strip() for name in option.split(",") if name.strip()]

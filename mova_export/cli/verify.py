@@ -27,14 +27,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def verify_bundle(bundle: Bundle, backend_name: str = "auto", only: list[str] | None = None) -> bool:
-    """Print a line for each output; whether all are within tolerance."""
-    from mova_runtime.parity import verify
+    """Print a line for each output; whether all are within tolerance. All of a bundle includes its tokenizers.
+
+    Raises:
+        IntegrityError: a file is not what the manifest says.
+    """
+    from mova_runtime.parity import TOLERANCE, verify
 
     backend = choose(backend_name)
     names = list(bundle.manifest.components)
     if unknown := [name for name in only or () if name not in names]:
         raise BundleError(f"no component {', '.join(unknown)} in the bundle; it has {', '.join(names)}")
-    print(f"{'component':<12}{'output':<22}{'relative L2':>12}{'largest':>11}   backend {backend.name}, {backend.precision}")
+    print(f"backend {backend.name}, {backend.precision}; an output passes within {TOLERANCE[backend.precision]:.0e}")
+    print(f"{'component':<12}{'output':<22}{'relative L2':>12}{'largest':>11}")
+    if only is None:
+        for file in bundle.files():
+            bundle.checked_path(file)
     failed = []
     for name in only or names:
         engine = backend.load(bundle, name)
@@ -42,7 +50,8 @@ def verify_bundle(bundle: Bundle, backend_name: str = "auto", only: list[str] | 
         engine.close()
         for parity in verdict.outputs:
             within = parity.relative_l2 <= verdict.tolerance
-            print(f"{name:<12}{parity.output:<22}{parity.relative_l2:>12.1e}{parity.max_abs:>11.1e}   {'ok' if within else 'FAILED'}")
+            errors = f"{parity.relative_l2:>12.1e}{parity.max_abs:>11.1e}"
+            print(f"{name:<12}{parity.output:<22}{errors}   {'ok' if within else 'FAILED'}")
         if not verdict.passed:
             failed.append(name)
     if failed:

@@ -71,7 +71,9 @@ def _unnumbered(out: Path, number: int) -> Path:
     return out / f"shard-{number}.safetensors.partial"
 
 
-def _tensors(shapes: dict[str, list[int]], seed: int, dtype: str, letters: list[int]) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(
+    shapes: dict[str, list[int]], seed: int, dtype: str, letters: list[int]
+) -> Iterator[tuple[str, torch.Tensor]]:
     for name, shape in shapes.items():
         array = random_tensor(name, shape, seed)
         if name == "lm_head.weight":

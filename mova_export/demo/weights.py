@@ -28,7 +28,7 @@ def random_tensor(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
     is_patch_projection = "patch_embed" in name and "proj" in name
     if len(shape) >= 2 and (is_patch_projection or not any(part in name for part in _POSITIONS)):
         fan_in = math.prod(shape[1:])
-        return noise / np.float32(np.sqrt(fan_in))
+        return np.asarray(noise / np.float32(np.sqrt(fan_in)))
     if len(shape) == 1 and name.endswith("weight"):
         return (1 + 0.1 * noise).astype(np.float32)
     return (0.05 * noise).astype(np.float32)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mova_export.modules.adapter.adapter import MovAdapter
 from mova_export.modules.adapter.attention import HEAD_DIM, rotate_heads
 from mova_export.modules.adapter.block import AdapterBlock
+from mova_export.modules.typed import ModuleListOf
 from mova_kernels.combine.reference import EPSILON
 from mova_kernels.cross_attention.reference import attention
 
@@ -33,7 +34,7 @@ class PairedBlock(nn.Module):
     def __init__(self, block: AdapterBlock) -> None:
         super().__init__()
         self.block = block
-        crosses = [block.cross_attn[e] for e in range(len(block.cross_attn))]
+        crosses = list(block.cross_attn)
         self.rope = block.self_attn.rope
         for cross in crosses:
             if not torch.equal(cross.rope.freqs_cos, self.rope.freqs_cos):
@@ -80,7 +81,7 @@ class AdapterGraph(nn.Module):
     def __init__(self, adapter: MovAdapter) -> None:
         super().__init__()
         self.adapter = adapter
-        self.blocks = nn.ModuleList(PairedBlock(adapter.blocks[b]) for b in range(len(adapter.blocks)))
+        self.blocks = ModuleListOf[PairedBlock](PairedBlock(block) for block in adapter.blocks)
 
     def forward(
         self, base: Tensor, text: Tensor, keys: Tensor, values: Tensor, pair_image: Tensor, pair_expert: Tensor

@@ -32,7 +32,7 @@ class EmbeddingsLlama(LlamaForCausalLM):  # type: ignore[misc]  # transformers i
         past_key_values: Any = None,
         use_cache: bool | None = None,
     ) -> Any:
-        """Embeddings [batch, new, hidden], mask [batch, past + new], positions [batch, new]; logits [batch, 1, vocabulary]."""
+        """Embeddings [batch, new, hidden], mask [batch, past + new], positions [batch, new] to logits [batch, 1, V]."""
         return super().forward(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -98,7 +98,9 @@ class CachedLlama(torch.nn.Module):
         super().__init__()
         self.llama = llama
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, *past: Tensor
+    ) -> tuple[Tensor, ...]:
         """Logits, then key and value of every layer."""
         cache = DynamicCache.from_legacy_cache(tuple(zip(past[::2], past[1::2], strict=True)))
         out = self.llama(inputs_embeds, attention_mask, position_ids, past_key_values=cache, use_cache=True)

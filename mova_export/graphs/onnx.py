@@ -1,4 +1,4 @@
-"""Graphs to ONNX files: weights beside the graph, and nothing in either that depends on when or where they were made."""
+"""Graphs to ONNX files: weights beside the graph, and nothing in either of when or where they were made."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def write_onnx(graph: Graph, path: Path) -> list[Path]:
 
 def _export(graph: Graph) -> ir.Model:
     shapes = tuple(
-        {axis: torch.export.Dim(name) for axis, name in graph.dynamic.get(inputs, {}).items()} for inputs in graph.example
+        {axis: torch.export.Dim(name) for axis, name in graph.dynamic.get(inputs, {}).items()}
+        for inputs in graph.example
     )
     program = torch.onnx.export(
         graph.module,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mova_export.modules.adapter.attention import KeyValue
 from mova_export.modules.align import align
+from mova_export.modules.typed import ModuleListOf
 
 
 class Expert(nn.Module):
@@ -15,7 +16,7 @@ class Expert(nn.Module):
     def __init__(self, tower: nn.Module, blocks: list[KeyValue], grid: int, aligned_features: bool) -> None:
         super().__init__()
         self.tower = tower
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = ModuleListOf[KeyValue](blocks)
         self.grid = grid
         self.aligned_features = aligned_features
 

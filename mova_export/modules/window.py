@@ -8,7 +8,7 @@ from torch import Tensor
 
 def partition(x: Tensor, window: int) -> Tensor:
     """[batch, height, width, channels] to [batch·windows, window, window, channels], zero-padded right and below."""
-    batch, height, width, channels = x.shape
+    _, height, width, channels = x.shape
     below, right = -height % window, -width % window
     if below or right:
         x = F.pad(x, (0, 0, 0, right, 0, below))

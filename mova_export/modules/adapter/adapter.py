@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mova_export.modules.adapter.block import AdapterBlock
 from mova_export.modules.adapter.downsample import Downsample
+from mova_export.modules.typed import ModuleListOf
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class MovAdapter(nn.Module):
         super().__init__()
         self.config = config
         self.pos_embed = nn.Parameter(torch.empty(1, config.tokens, config.channels))
-        self.blocks = nn.ModuleList(
+        self.blocks = ModuleListOf[AdapterBlock](
             AdapterBlock(config.channels, config.text_channels, config.experts, config.tokens, config.top_k)
             for _ in range(config.blocks)
         )
@@ -77,7 +78,9 @@ class MovAdapter(nn.Module):
             gates.append(weights)
             sums = [torch.zeros_like(image) for image in x]
             for p, (image, expert) in enumerate(pairs):
-                sums[image] = sums[image] + block.fuse(x[image], keys[p, b], values[p, b], expert, weights[image, expert])
+                sums[image] = sums[image] + block.fuse(
+                    x[image], keys[p, b], values[p, b], expert, weights[image, expert]
+                )
             x = block.mix(x + torch.stack(sums))
         return self.project(x, base), torch.stack(gates)
 

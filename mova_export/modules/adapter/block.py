@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mova_export.modules.adapter.attention import CrossAttention, SelfAttention
 from mova_export.modules.codetr import SwiGlu
+from mova_export.modules.typed import ModuleListOf
 from mova_kernels.combine.reference import EPSILON, combine
 from mova_kernels.gate.reference import gate
 
@@ -17,16 +18,18 @@ class AdapterBlock(nn.Module):
     def __init__(self, channels: int, text_channels: int, experts: int, tokens: int, top_k: int) -> None:
         super().__init__()
         self.top_k = top_k
-        self.cross_attn = nn.ModuleList(CrossAttention(channels, tokens) for _ in range(experts))
-        self.norm1 = nn.ModuleList(nn.LayerNorm(channels, eps=EPSILON) for _ in range(experts))
+        self.cross_attn = ModuleListOf[CrossAttention](CrossAttention(channels, tokens) for _ in range(experts))
+        self.norm1 = ModuleListOf[nn.LayerNorm](nn.LayerNorm(channels, eps=EPSILON) for _ in range(experts))
         self.mlp = SwiGlu(channels, int(channels * 8 / 3), EPSILON)
         self.self_attn = SelfAttention(channels, tokens)
         self.norm3 = nn.LayerNorm(channels, eps=EPSILON)
         self.norm4 = nn.LayerNorm(channels, eps=EPSILON)
-        self.gate = nn.Sequential(nn.Linear(text_channels + channels, channels), nn.GELU(), nn.Linear(channels, experts))
+        self.gate = nn.Sequential(
+            nn.Linear(text_channels + channels, channels), nn.GELU(), nn.Linear(channels, experts)
+        )
 
     def weights(self, x: Tensor, text: Tensor, selected: Tensor) -> Tensor:
-        """The gate: x [batch, tokens, channels], text [batch, text channels], selected [batch, experts] to its shape."""
+        """The gate: x [batch, tokens, channels], text [batch, hidden], selected [batch, experts] to weights like it."""
         return gate(self.gate(torch.cat((text, x.mean(dim=1)), dim=-1)), selected, self.top_k)
 
     def fuse(self, x: Tensor, keys: Tensor, values: Tensor, expert: int, weight: Tensor) -> Tensor:

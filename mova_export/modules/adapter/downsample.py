@@ -67,7 +67,7 @@ class Stage(nn.Module):
 
 
 class Downsample(nn.Sequential):
-    """Stage, average pool to half the side, stage: [batch, channels, grid, grid] to [batch, channels, grid/2, grid/2]."""
+    """Stage, average pool, stage: [batch, channels, grid, grid] to [batch, channels, grid/2, grid/2]."""
 
     def __init__(self, channels: int) -> None:
         # grid is even, so pooling to exactly half is 2×2 averaging.

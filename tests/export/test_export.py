@@ -1,0 +1,240 @@
+"""`mova export`: what it writes, and that it writes all of it or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mova_runtime
+from command_line import Mova, Ran
+from mova_export.bundle import BundleWriter
+from mova_export.checkpoint.layout import COMPONENTS, EXPERTS
+from mova_export.errors import ExportError
+from mova_runtime.bundle import Bundle, sha256_of
+from reference_data import TWICE, cases, relative_l2
+
+MakePath = Callable[[int], Path]
+
+
+@contextlib.contextmanager
+def files_at_most(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes: what a full disk does, without filling one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != "kept")
+
+
+def assert_user_error(ran: Ran, text: str) -> None:
+    assert ran.status == 2
+    (line,) = ran.err.splitlines()
+    assert line.startswith("mova")
+    assert text in line
+
+
+# ---- what it writes ----
+
+
+def test_the_manifest_describes_the_bundle(bundle: MakePath) -> None:
+    root = bundle(2)
+    opened = Bundle.open(root)
+    manifest = opened.manifest
+    assert tuple(manifest.components) == COMPONENTS
+    assert tuple(expert.name for expert in manifest.vision.experts) == EXPERTS
+    for file in opened.files():
+        path = root / file.path
+        assert path.stat().st_size == file.bytes
+        assert sha256_of(path) == file.sha256
+    named = {file.path for file in opened.files()} | {"manifest.json"}
+    assert {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()} == named
+    for component in manifest.components.values():
+        assert component.parameters > 0
+        for artifact in component.artifacts:
+            assert {parity.output for parity in artifact.parity} == {output.name for output in component.outputs}
+            assert all(0 <= parity.relative_l2 < 1e-4 for parity in artifact.parity)
+
+
+def test_nothing_in_the_bundle_tells_where_it_was_made(bundle: MakePath) -> None:
+    here = str(Path(__file__).parents[2]).encode()
+    for path in bundle(2).rglob("*"):
+        if path.suffix in (".json", ".onnx"):
+            content = path.read_bytes()
+            assert here not in content, path
+            assert b"site-packages" not in content, path
+
+
+def test_exporting_twice_gives_the_same_manifest(bundle: MakePath) -> None:
+    first, again = (json.loads((bundle(which) / "manifest.json").read_text()) for which in (2, TWICE))
+
+    def hashes(value: object) -> list[str]:
+        if isinstance(value, dict):
+            own = [value["sha256"]] if "sha256" in value else []
+            return own + [found for child in value.values() for found in hashes(child)]
+        return [found for child in value for found in hashes(child)] if isinstance(value, list) else []
+
+    assert len(hashes(first)) > 60
+    assert hashes(first) == hashes(again)
+    assert first == again
+
+
+def test_pickled_bfloat16_checkpoint_exports(tmp_path: Path, mova: Mova) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from mova_export.demo.checkpoint import write_tiny_checkpoint
+
+    folder = tmp_path / "checkpoint"
+    write_tiny_checkpoint(folder, seed=2, dtype="bfloat16")
+    tensors = {}
+    for shard in folder.glob("*.safetensors"):
+        tensors |= load_file(shard)
+        shard.unlink()
+    (folder / "model.safetensors.index.json").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+
+    ran = mova("export", folder, "--out", tmp_path / "bundle", "--only", "text,base,deplot")
+    assert ran.status == 0, ran.err
+    progress = [line.split("]")[1].split()[0] for line in ran.out.splitlines() if "]" in line]
+    assert progress == ["base", "deplot", "text"]
+    case = cases(2)[0]
+    with mova_runtime.open(tmp_path / "bundle") as rt:
+        found = rt.features(case.image, "base")
+        assert relative_l2(found, case.array("base")) < 0.05  # the weights were rounded to 8 bits of mantissa
+        assert rt.features(case.image, "deplot").shape == (144, 48)
+        with pytest.raises(mova_runtime.BundleError, match="without component 'sam'"):
+            rt.features(case.image, "sam")
+        with pytest.raises(mova_runtime.BundleError, match="without component 'adapter'"):
+            rt.answer(case.image, case.question)
+
+
+# ---- where it writes ----
+
+
+def test_an_output_that_exists_is_left_alone(checkpoint: MakePath, tmp_path: Path, mova: Mova) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "precious").write_text("mine")
+    assert_user_error(mova("export", checkpoint(2), "--out", out, "--only", "dinov2"), "exists")
+    assert_user_error(mova("export", checkpoint(2), "--out", out, "--only", "dinov2", "--overwrite"), "is not a bundle")
+    assert (out / "precious").read_text() == "mine"
+    assert leftovers(tmp_path) == ["bundle"]
+
+
+def test_overwrite_replaces_a_bundle(checkpoint: MakePath, tmp_path: Path, mova: Mova) -> None:
+    out = tmp_path / "bundle"
+    assert mova("export", checkpoint(2), "--out", out, "--only", "dinov2").status == 0
+    assert mova("export", checkpoint(2), "--out", out, "--only", "deplot", "--overwrite").status == 0
+    assert list(Bundle.open(out).manifest.components) == ["deplot"]
+    assert leftovers(tmp_path) == ["bundle"]
+
+
+def test_a_failed_overwrite_keeps_the_old_bundle(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "manifest.json").write_text("{}")
+    with contextlib.suppress(KeyError), BundleWriter(out, overwrite=True) as writer:
+        writer.path("components/x").write_text("half")
+        raise KeyError
+    assert leftovers(tmp_path) == ["bundle"]
+    assert (out / "manifest.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("limit", [1_000, 1_000_000])
+def test_a_full_disk_leaves_nothing(limit: int, checkpoint: MakePath, tmp_path: Path, mova: Mova) -> None:
+    source = checkpoint(2)
+    with files_at_most(limit):
+        ran = mova("export", source, "--out", tmp_path / "bundle", "--only", "dinov2")
+    assert_user_error(ran, "nothing was written")
+    assert leftovers(tmp_path) == []
+
+
+def test_too_little_space_is_told_before_anything_is_exported(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "bundle") as writer, pytest.raises(ExportError, match=r"needs 1073741824\.0 GiB"):
+        writer.require(2**60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_kill_leaves_nothing(number: signal.Signals, checkpoint: MakePath, tmp_path: Path) -> None:
+    process = start_export(checkpoint(2), tmp_path)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode in (128 + number, 130)
+    assert "Traceback" not in told
+    assert leftovers(tmp_path) == []
+
+
+def test_a_hard_kill_leaves_no_bundle_and_the_next_export_cleans_up(
+    checkpoint: MakePath, tmp_path: Path, mova: Mova
+) -> None:
+    process = start_export(checkpoint(2), tmp_path)
+    process.kill()
+    process.communicate(timeout=60)
+    assert not (tmp_path / "bundle").exists()
+    assert len(leftovers(tmp_path)) == 1
+    assert mova("export", checkpoint(2), "--out", tmp_path / "bundle", "--only", "deplot").status == 0
+    assert leftovers(tmp_path) == ["bundle"]
+
+
+def start_export(source: Path, folder: Path) -> subprocess.Popen[str]:
+    """An export that is half-way: its first component is being written."""
+    command = [sys.executable, "-m", "mova_export", "export", str(source), "--out", str(folder / "bundle")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(".bundle.partial-*/components")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # polls for the file system to change; nothing is assumed of how long that takes
+    return process
+
+
+# ---- mistakes ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--only", "base,eyes"), "unknown component eyes"),
+        (("--only", ","), "names no component"),
+        (("--tower", "base"), "expected NAME=FOLDER"),
+        (("--tower", "eyes=/tmp"), "unknown"),
+        (("--tower", "base=/does/not/exist"), "no such folder"),
+        (("--template", "alpaca", "--only", "deplot"), "unknown; one of"),
+        (("--template", "vicuna_v1", "--only", "deplot"), "stop token"),
+        (("--precision", "int3"), "invalid choice"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    arguments: tuple[str, ...], text: str, checkpoint: MakePath, tmp_path: Path, mova: Mova
+) -> None:
+    assert_user_error(mova("export", checkpoint(2), "--out", tmp_path / "bundle", *arguments), text)
+    assert leftovers(tmp_path) == []
+
+
+def test_not_a_checkpoint(tmp_path: Path, mova: Mova) -> None:
+    assert_user_error(mova("export", tmp_path, "--out", tmp_path / "bundle"), "not a checkpoint")
+
+
+def test_probe_inputs_are_not_trivial(bundle: MakePath) -> None:
+    opened = Bundle.open(bundle(2))
+    for name, component in opened.manifest.components.items():
+        for tensor, file in component.probe.outputs.items():
+            output = np.load(opened.path(file))
+            assert np.isfinite(output).all(), (name, tensor)
+            assert output.std() > 0, (name, tensor)

@@ -1,0 +1,50 @@
+"""What a user installs: the wheel with the `cpu` extra alone answers from a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from reference_data import cases
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_answers_without_torch(bundle: Callable[[int], Path], tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
+        "mova_export",
+        "mova_kernels",
+        "mova_runtime",
+    }
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"{wheel}[cpu]"], check=True, capture_output=True)
+    listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True)
+    installed = {package["name"].lower() for package in json.loads(listed.stdout)}
+    assert {"numpy", "pillow", "tokenizers", "onnxruntime", "mova-export"} <= installed
+    assert not {"torch", "transformers", "onnx", "optimum"} & installed
+
+    case = cases(2)[0]
+    command = [tmp_path / "venv" / "bin" / "mova", "run", bundle(2), "--image", case.image, "--question", case.question]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    run = subprocess.run(
+        [*map(str, command), "--json", "--max-new-tokens", str(case.max_new_tokens)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert json.loads(run.stdout)["tokens"] == case.answer_tokens
