@@ -10,12 +10,18 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 def byte_characters() -> dict[int, str]:
     """GPT-2's printable character for each byte."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printable]
     return {**{b: chr(b) for b in printable}, **{b: chr(256 + i) for i, b in enumerate(others)}}
 
 
-def write_byte_level(file: Path, words: Sequence[str] = (), *, bos: str | None = None, special: Sequence[str] = ()) -> None:
+def write_byte_level(
+    file: Path, words: Sequence[str] = (), *, bos: str | None = None, special: Sequence[str] = ()
+) -> None:
     """As Llama-3's: byte b is token b, then `words` (never produced by encoding), then BOS and the special tokens."""
     characters = byte_characters()
     vocabulary = {characters[byte]: byte for byte in range(256)}

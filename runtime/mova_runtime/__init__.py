@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-def open(  # noqa: A001  # `mova.open`, as one opens a file
+def open(  # `mova.open`, as one opens a file
     path: str | Path, *, backend: str = "auto", memory_budget: str | int | None = None, threads: int | None = None
 ) -> Runtime:
     """Open a bundle.

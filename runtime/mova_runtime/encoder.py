@@ -56,7 +56,7 @@ class Encoder:
         """Text features [batch, hidden] for the gate."""
         rows = []
         for question in questions:
-            text = self._text.question.replace("{question}", self._tokenizer.as_plain_text(question).lower())
+            text = self._text.question.replace("{question}", self._tokenizer.as_plain_text(question.lower()))
             rows.append(self._tokenizer.encode(text, max_tokens=self._text.max_tokens))
         ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
         mask = np.zeros_like(ids)

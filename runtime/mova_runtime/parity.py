@@ -54,8 +54,9 @@ def verify(bundle: Bundle, engine: Engine, precision: str) -> Verdict:
     component = bundle.component(engine.name)
     inputs = {name: load_array(bundle.checked_path(file)) for name, file in component.probe.inputs.items()}
     found = engine.run(inputs, list(component.probe.outputs))
-    outputs = [compare(name, found[name], load_array(bundle.checked_path(file))) for name, file in component.probe.outputs.items()]
-    return Verdict(engine.name, tuple(outputs), TOLERANCE[precision])
+    expected = {name: load_array(bundle.checked_path(file)) for name, file in component.probe.outputs.items()}
+    outputs = tuple(compare(name, found[name], array) for name, array in expected.items())
+    return Verdict(engine.name, outputs, TOLERANCE[precision])
 
 
 def load_array(path: Path, *, mapped: bool = False) -> np.ndarray:

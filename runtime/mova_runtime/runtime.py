@@ -42,7 +42,8 @@ class Runtime:
         """See `mova_runtime.open`."""
         self._bundle = Bundle.open(path)
         self._backend = choose(backend, threads)
-        self._pool = EnginePool(self._bundle, self._backend, None if memory_budget is None else parse_size(memory_budget))
+        budget = None if memory_budget is None else parse_size(memory_budget)
+        self._pool = EnginePool(self._bundle, self._backend, budget)
         self._lock = threading.Lock()
         self._shared: Model | None = None
         self._closed = False
@@ -147,7 +148,7 @@ class Runtime:
 
     def preprocess(self, image: ImageSource) -> dict[str, np.ndarray]:
         """The four inputs of the graphs: "clip", "dinov2", "high", "flattened"; float32, without a batch axis."""
-        return dict(self._model.preprocessor(image))
+        return {str(name): array for name, array in self._model.preprocessor(image).items()}
 
     def close(self) -> None:
         """Unload every engine. The runtime can't be used afterwards."""
@@ -157,7 +158,9 @@ class Runtime:
     def __enter__(self) -> Runtime:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _answer(

@@ -46,6 +46,7 @@ class Trace:
 def chrome_trace(stages: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """Stages in Chrome's trace event format, which Perfetto and chrome://tracing open; times in microseconds."""
     events = [
-        {"name": s["name"], "ph": "X", "ts": s["start_ms"] * 1e3, "dur": s["ms"] * 1e3, "pid": 1, "tid": 1} for s in stages
+        {"name": s["name"], "ph": "X", "ts": s["start_ms"] * 1e3, "dur": s["ms"] * 1e3, "pid": 1, "tid": 1}
+        for s in stages
     ]
     return {"traceEvents": events, "displayTimeUnit": "ms"}

@@ -41,12 +41,14 @@ class Bundle:
             ManifestVersionError: the format is newer than this runtime's.
         """
         root = Path(path)
-        if not root.exists():
-            raise BundleError(f"{root}: no such folder")
         file = root / MANIFEST
-        if not file.is_file():
-            raise BundleError(f"{root}: not a bundle (no {MANIFEST}); make one with `mova export CHECKPOINT --out BUNDLE`")
         try:
+            if not root.exists():
+                raise BundleError(f"{root}: no such folder")
+            if not file.is_file():
+                raise BundleError(
+                    f"{root}: not a bundle (no {MANIFEST}); make one with `mova export CHECKPOINT --out BUNDLE`"
+                )
             data = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{file}: not valid JSON ({error})") from None
@@ -77,8 +79,11 @@ class Bundle:
         relative = PurePosixPath(file.path)
         absolute = self.root / relative
         leaves = relative.is_absolute() or ".." in relative.parts or "\\" in file.path or not relative.parts
-        if leaves or not absolute.resolve().is_relative_to(self.root.resolve()):
-            raise BundleError(f"{MANIFEST}: the path {file.path!r} leaves the bundle")
+        try:
+            if leaves or not absolute.resolve().is_relative_to(self.root.resolve()):
+                raise BundleError(f"{MANIFEST}: the path {file.path!r} leaves the bundle")
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, links that lead in a circle
+            raise BundleError(f"{MANIFEST}: {file.path!r} is no path ({error})") from None
         return absolute
 
     def checked_path(self, file: File) -> Path:
@@ -93,7 +98,9 @@ class Bundle:
         try:
             size = path.stat().st_size
             if size != file.bytes:
-                raise IntegrityError(f"{path}: {size} bytes, the manifest says {file.bytes}; copy or export the bundle again")
+                raise IntegrityError(
+                    f"{path}: {size} bytes, the manifest says {file.bytes}; copy or export the bundle again"
+                )
             if sha256_of(path) != file.sha256:
                 raise IntegrityError(f"{path}: its sha256 differs from the manifest's; copy or export the bundle again")
         except OSError as error:
@@ -120,7 +127,7 @@ class Bundle:
             BundleError: the bundle has no such component, or not in this precision.
         """
         for artifact in self.component(name).artifacts:
-            if artifact.format == "onnx" and artifact.precision == precision:
+            if artifact.format == "onnx" and artifact.precision == precision and artifact.files:
                 return artifact
         raise BundleError(f"{self.root}: component {name!r} was not exported in {precision}")
 
@@ -132,4 +139,6 @@ def _check_version(data: Any, file: Path) -> None:
     if type(version) is not int or version < 1:
         raise BundleError(f"{file}: version {version!r} is not a format version")
     if version > VERSION:
-        raise ManifestVersionError(f"{file}: bundle format {version} is newer than this runtime reads ({VERSION}); upgrade mova-export")
+        raise ManifestVersionError(
+            f"{file}: bundle format {version} is newer than this runtime reads ({VERSION}); upgrade mova-export"
+        )

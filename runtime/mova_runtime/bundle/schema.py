@@ -37,7 +37,7 @@ def from_json(kind: type[T], value: Any, where: str) -> T:
     if not isinstance(value, dict):
         raise BundleError(f"{where}: expected an object, found {_kind_of(value)}")
     arguments = {}
-    for name, hint in _hints(kind).items():
+    for name, hint in _hints(kind).items():  # type: ignore[arg-type]  # a class is hashable
         if name not in value:
             raise BundleError(f"{where}.{name}: missing")
         arguments[name] = _convert(hint, value[name], f"{where}.{name}")

@@ -13,10 +13,12 @@ def choose(name: str, threads: int | None = None) -> Backend:
     """The backend called `name`; "auto" takes the best that is installed.
 
     Raises:
-        BackendError: unknown, or not installed.
+        BackendError: unknown, or not installed, or `threads` is no number of threads.
     """
     if name not in ("auto", *NAMES):
         raise BackendError(f"unknown backend {name!r}; one of auto, {', '.join(NAMES)}")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise BackendError(f"threads must be a positive whole number, not {threads!r}")
     if not ort.is_installed():
         raise BackendError("no engine backend is installed; pip install 'mova-export[cpu]' brings ONNX Runtime")
     return ort.OrtBackend(threads)

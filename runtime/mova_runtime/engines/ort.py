@@ -52,7 +52,7 @@ def open_engine(model: Path, name: str, size: int, threads: int | None = None) -
     options.intra_op_num_threads = threads or 0
     try:
         session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  # its exceptions share no base but Exception
+    except Exception as error:  # its exceptions share no base but Exception
         raise BackendError(f"ort: can't load {name!r}: {_first_line(error)}") from error
     return OrtEngine(session, name, size)
 
@@ -71,7 +71,7 @@ class OrtEngine:
         names = list(outputs or self._outputs)
         try:
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise BackendError(f"ort: {self.name!r} failed: {_first_line(error)}") from error
 
     def bind(self) -> OrtBinding:
@@ -112,7 +112,7 @@ class OrtBinding:
             self._binding.bind_output(output)
         try:
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise BackendError(f"ort: {self._name!r} failed: {_first_line(error)}") from error
         self._values = dict(zip(self._outputs, self._binding.get_outputs(), strict=True))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mova_runtime.bundle import Bundle
 from mova_runtime.engines.budget import format_size
 from mova_runtime.engines.protocol import Backend, Engine
-from mova_runtime.errors import MemoryBudgetError
+from mova_runtime.errors import MemoryBudgetError, MovaError
 from mova_runtime.trace import Trace
 
 
@@ -32,6 +32,7 @@ class EnginePool:
         self._lock = threading.RLock()
         self._loaded: dict[str, _Loaded] = {}
         self._clock = 0
+        self._closed = False
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -46,8 +47,11 @@ class EnginePool:
         Raises:
             MemoryBudgetError: it does not fit the budget beside what is in use.
             BundleError, IntegrityError, BackendError: it can't be loaded.
+            MovaError: the pool was closed.
         """
         with self._lock:
+            if self._closed:
+                raise MovaError("the runtime is closed")
             if component not in self._loaded:
                 self._make_room(component)
                 with trace.stage(f"load {component}"):
@@ -61,20 +65,26 @@ class EnginePool:
         finally:
             with self._lock:
                 entry.users -= 1
+                if self._closed:
+                    self._unload_idle()
 
     def close(self) -> None:
-        """Unload everything."""
+        """Unload everything: what is leased, when it comes back."""
         with self._lock:
-            for entry in self._loaded.values():
-                entry.engine.close()
-            self._loaded.clear()
+            self._closed = True
+            self._unload_idle()
+
+    def _unload_idle(self) -> None:
+        for name in [name for name, entry in self._loaded.items() if not entry.users]:
+            self._loaded.pop(name).engine.close()
 
     def _make_room(self, component: str) -> None:
         if self._budget is None:
             return
         needed = self._bundle.artifact(component, self._backend.precision).bytes
         used = {name: entry.engine.bytes for name, entry in self._loaded.items()}
-        idle = sorted((n for n, entry in self._loaded.items() if not entry.users), key=lambda n: self._loaded[n].last_used)
+        idle = [name for name, entry in self._loaded.items() if not entry.users]
+        idle.sort(key=lambda name: self._loaded[name].last_used)
         fixed = sum(used.values()) - sum(used[name] for name in idle)
         if fixed + needed > self._budget:
             raise MemoryBudgetError(

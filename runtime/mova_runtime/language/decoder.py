@@ -63,7 +63,7 @@ class Decoder:
         return 0
 
     def _step(self, binding: Binding, x: np.ndarray, past: int) -> int:
-        total = past + x.shape[1]
+        total = past + int(x.shape[1])
         binding.set("inputs_embeds", x)
         binding.set("attention_mask", np.ones((1, total), np.int64))
         binding.set("position_ids", np.arange(past, total, dtype=np.int64)[None])

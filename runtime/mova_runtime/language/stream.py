@@ -13,7 +13,8 @@ and one clean-up can bring forth another."""
 class TextStream:
     """Collects tokens; gives back text that later tokens can't change.
 
-    Held back: a character whose bytes are not complete, spaces that may turn out to be the end (an answer is
+    Held back: a character whose bytes are not complete, a run of byte tokens until it ends (they are decoded together:
+    one wrong byte makes all of them U+FFFD), spaces that may turn out to be the end (an answer is
     stripped), and a space so near the end that what follows may still join it.
     """
 
@@ -25,7 +26,9 @@ class TextStream:
     def add(self, token: int) -> str:
         """The text that became certain with this token; often empty."""
         self._tokens.append(token)
-        text = self._tokenizer.decode(self._tokens).lstrip().rstrip(_REPLACEMENT)
+        if self._tokenizer.is_byte(token):
+            return ""
+        text = self._tokenizer.decode(self._tokens, complete=False).lstrip().rstrip(_REPLACEMENT)
         near_end = text.find(" ", max(self._sent, len(text) - _LONGEST_REWRITE))
         return self._send(text if near_end < 0 else text[:near_end])
 

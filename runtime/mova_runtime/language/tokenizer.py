@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer as _Tokenizer
 from mova_runtime.errors import BundleError
 
 _ZERO_WIDTH_SPACE = "\u200b"
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 # What transformers' clean_up_tokenization does when it decodes, in its order.
 _CLEAN_UPS = (
@@ -60,13 +62,23 @@ class Tokenizer:
             raise BundleError(f"the tokenizer has no token {token!r}")
         return int(found)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text without special tokens, not stripped; bytes that are no UTF-8 become U+FFFD."""
+    def decode(self, ids: Sequence[int], *, complete: bool = True) -> str:
+        """Text without special tokens, not stripped; bytes that are no UTF-8 become U+FFFD.
+
+        Where more is to come (`complete` false) spaces at the end are left out: a clean-up may give them to what
+        follows (" ' " becomes "'", but " ' ." becomes " '.").
+        """
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        if not complete:
+            text = text.rstrip(" ")
         if self._clean_up_spaces:
             for found, replacement in _CLEAN_UPS:
                 text = text.replace(found, replacement)
         return text
+
+    def is_byte(self, token: int) -> bool:
+        """Whether a token is one raw byte, `<0xE2>`: how SentencePiece spells characters it has no token for."""
+        return _BYTE.fullmatch(self._tokenizer.id_to_token(token) or "") is not None
 
     def as_plain_text(self, text: str) -> str:
         """`text` with a zero-width space inside whatever would be read as a special token, so that it is not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mova_runtime.bundle.manifest import Expert
 from mova_runtime.errors import ExpertError
@@ -27,8 +27,9 @@ def check(names: Sequence[str], experts: Sequence[Expert]) -> tuple[str, ...]:
         ExpertError: a name is unknown, or stands twice.
     """
     known = [expert.name for expert in experts]
-    if isinstance(names, str):
-        raise ExpertError(f"experts are a sequence of names, not the text {names!r}")
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ExpertError(f"experts are a sequence of names, not {names!r}")
+    names = tuple(names)
     for name in names:
         if name not in known:
             raise ExpertError(f"unknown expert {name!r}; one of {', '.join(known)}")

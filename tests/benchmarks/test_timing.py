@@ -1,0 +1,95 @@
+"""Statistics and the order of runs; facts of the machine. Nothing heavy is measured."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+
+import machine
+import pytest
+from timing import Contender, Spread, interleave, ratios
+
+
+def test_spread_is_the_decile_definition_of_the_standard_library() -> None:
+    sample = [5.0, 1.0, 4.0, 2.0, 3.0, 9.0, 7.0]
+    deciles = statistics.quantiles(sample, n=10, method="inclusive")
+    spread = Spread.of(sample)
+    assert (spread.median, spread.count) == (4.0, 7)
+    assert (spread.p10, spread.p90) == pytest.approx((deciles[0], deciles[-1]))
+
+
+def test_spread_of_one_and_of_nothing() -> None:
+    assert Spread.of([2.5]) == Spread(2.5, 2.5, 2.5, 1)
+    with pytest.raises(ValueError, match="empty"):
+        Spread.of([])
+
+
+def test_runs_take_turns_after_the_warm_up() -> None:
+    order: list[str] = []
+    contenders = {name: Contender(lambda _, name=name: order.append(name)) for name in "ab"}
+    times = interleave(contenders, repeats=3, warmup=1, settle=0)
+    assert order == ["a", "b"] * 4
+    assert {name: len(sample) for name, sample in times.items()} == {"a": 3, "b": 3}
+    assert all(seconds >= 0 for sample in times.values() for seconds in sample)
+
+
+def test_what_prepares_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("timing.time.perf_counter", lambda: clock[0])
+
+    def spend(seconds: float) -> float:
+        clock[0] += seconds
+        return seconds
+
+    contender = Contender(run=lambda prepared: spend(prepared / 5), prepare=lambda: spend(10.0))
+    assert interleave({"a": contender}, repeats=2, warmup=0, settle=0) == {"a": [2.0, 2.0]}
+
+
+def test_collecting_garbage_is_on_again_after_a_failure() -> None:
+    import gc
+
+    def fail(_: object) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interleave({"a": Contender(fail)}, repeats=1, warmup=0, settle=0)
+    assert gc.isenabled()
+
+
+def test_ratios_are_of_neighbours() -> None:
+    assert ratios([1.0, 9.0], [2.0, 3.0]) == [0.5, 3.0]
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        ratios([1.0], [])
+
+
+def test_facts_name_machine_versions_and_commit() -> None:
+    facts = machine.facts(threads=3)
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["threads"] == 3
+    assert facts["precision"] == "float32"
+    assert set(facts["versions"]) == {"python", "torch", "onnxruntime", "transformers", "numpy"}
+    assert facts["machine"]["cpu"]
+    assert facts["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("cpu", "expected"),
+    [
+        ("AMD EPYC", "amd-epyc-2-cores"),
+        ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "intel-xeon-platinum-8481c-2-cores"),
+        ("", "2-cores"),
+    ],
+)
+def test_short_name_is_a_file_name(monkeypatch: pytest.MonkeyPatch, cpu: str, expected: str) -> None:
+    monkeypatch.setattr(machine, "cpu_model", lambda: cpu)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    assert machine.short_name() == expected
+
+
+def test_outside_a_repository_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_git(*_arguments: object, **_options: object) -> None:
+        raise subprocess.CalledProcessError(128, "git")
+
+    monkeypatch.setattr("machine.subprocess.run", no_git)
+    assert machine.commit() == "unknown"
