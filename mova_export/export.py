@@ -19,7 +19,7 @@ from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.layout import COMPONENTS, EXPERTS, component_of, published_name
 from mova_export.checkpoint.load import Checkpoint
 from mova_export.checkpoint.prompts import QUESTION, prompts, routing_letters
-from mova_export.checkpoint.tokenizer import cleans_up_spaces, language_tokenizer, text_tokenizer
+from mova_export.checkpoint.tokenizer import beginning_of_sequence, cleans_up_spaces, language_tokenizer, text_tokenizer
 from mova_export.errors import ExportError, ParityError
 from mova_export.graphs.components import EXPERT_INPUTS, component_graph
 from mova_export.graphs.graph import Axes, Graph
@@ -193,6 +193,7 @@ def _language(writer: BundleWriter, checkpoint: Checkpoint, tokenizer: File, cho
         embeddings = _write_array(writer, "components/llm/embeddings.npy", table)
     return Language(
         tokenizer=tokenizer,
+        bos=beginning_of_sequence(checkpoint.path),
         embeddings=embeddings,
         hidden=llama.hidden_size,
         layers=llama.num_hidden_layers,

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Ran:
-    """Its exit status, and what it printed."""
+class Done:
+    """Its exit status, and both of its streams."""
 
     status: int
-    out: str
-    err: str
+    output: str
+    error: str
+
+    @property
+    def error_lines(self) -> list[str]:
+        """Standard error, line by line."""
+        return self.error.splitlines()
 
 
-Mova = Callable[..., Ran]
+MovaCommand = Callable[..., Done]

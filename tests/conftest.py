@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Mova, Ran
+from command_line import Done, MovaCommand
 from mova_export.cli import main
 from reference_data import GOLDEN_SEEDS, TWICE
 
@@ -19,18 +19,18 @@ MakePath = Callable[[int], Path]
 
 
 @pytest.fixture
-def mova(capfd: pytest.CaptureFixture[str]) -> Mova:
-    """mova("run", ...): the command line, in this process, which has torch imported already."""
+def mova_command(capfd: pytest.CaptureFixture[str]) -> MovaCommand:
+    """mova_command("run", ...): the command line, in this process; an exception that leaves it fails the test."""
 
-    def run(*arguments: object) -> Ran:
+    def call(*arguments: object) -> Done:
         capfd.readouterr()
         try:
             status = main([str(argument) for argument in arguments])
-        except SystemExit as left:
-            status = left.code if isinstance(left.code, int) else 1
-        return Ran(status, *capfd.readouterr())
+        except SystemExit as leaving:  # argparse leaves so
+            status = leaving.code if isinstance(leaving.code, int) else 1
+        return Done(status, *capfd.readouterr())
 
-    return run
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,8 @@ class Checkpoint:
         if component == "adapter":
             return MovAdapter(self.adapter_config)
         if component == "llm":
-            return LlamaForCausalLM(self.llama_config)
+            llama: nn.Module = LlamaForCausalLM(self.llama_config)
+            return llama
         raise CheckpointError(f"unknown component {component!r}; one of {', '.join(COMPONENTS)}")
 
     def _build_expert(self, name: str) -> Expert:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import BertTokenizerFast
@@ -28,10 +29,14 @@ def language_tokenizer(checkpoint: Path) -> Tokenizer:
 
 def cleans_up_spaces(checkpoint: Path) -> bool:
     """Whether decoding drops spaces before punctuation; by default it does, as in the transformers of MoVA's time."""
-    file = checkpoint / "tokenizer_config.json"
-    if not file.is_file():
-        return True
-    return bool(json.loads(file.read_text(encoding="utf-8")).get("clean_up_tokenization_spaces", True))
+    return bool(_tokenizer_config(checkpoint).get("clean_up_tokenization_spaces", True))
+
+
+def beginning_of_sequence(checkpoint: Path) -> int | None:
+    """The id of what the language model's tokenizer calls BOS; None where it has none."""
+    token = _tokenizer_config(checkpoint).get("bos_token")
+    content = token.get("content") if isinstance(token, dict) else token
+    return None if content is None else language_tokenizer(checkpoint).token_to_id(str(content))
 
 
 def text_tokenizer(folder: Path | None) -> Tokenizer:
@@ -51,6 +56,17 @@ def text_tokenizer(folder: Path | None) -> Tokenizer:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: not a BERT tokenizer ({str(error).splitlines()[0]})") from None
     return tokenizer
+
+
+def _tokenizer_config(checkpoint: Path) -> dict[str, Any]:
+    file = checkpoint / "tokenizer_config.json"
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{file}: not valid JSON ({error})") from None
+    return config if isinstance(config, dict) else {}
 
 
 def _read(file: Path) -> Tokenizer:

@@ -1,9 +1,9 @@
 """MoVA's runtime: opens a bundle, routes a question, loads the experts it selects, fuses, answers.
 
-    import mova_runtime as mova
+import mova_runtime as mova
 
-    with mova.open("bundle") as rt:
-        print(rt.answer("photo.jpg", "What is on the table?").text)
+with mova.open("bundle") as rt:
+    print(rt.answer("photo.jpg", "What is on the table?").text)
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Model:
         self.preprocessor = Preprocessor(manifest.preprocessing)
         self.encoder = Encoder(bundle, pool)
         self.tokenizer = Tokenizer(bundle.checked_path(language.tokenizer), clean_up_spaces=language.clean_up_spaces)
-        self.prompts = PromptBuilder(manifest.prompts, self.tokenizer)
+        self.prompts = PromptBuilder(manifest.prompts, self.tokenizer, language.bos)
         self.stop = self.tokenizer.id_of(manifest.prompts.stop)
         self._bundle = bundle
         self._embeddings: np.ndarray | None = None

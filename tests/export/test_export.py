@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import mova_runtime
-from command_line import Mova, Ran
+from command_line import Done, MovaCommand
 from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.layout import COMPONENTS, EXPERTS
 from mova_export.errors import ExportError
@@ -42,9 +42,9 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != "kept")
 
 
-def assert_user_error(ran: Ran, text: str) -> None:
-    assert ran.status == 2
-    (line,) = ran.err.splitlines()
+def assert_user_error(done: Done, text: str) -> None:
+    assert done.status == 2
+    (line,) = done.error_lines
     assert line.startswith("mova")
     assert text in line
 
@@ -94,7 +94,7 @@ def test_exporting_twice_gives_the_same_manifest(bundle: MakePath) -> None:
     assert first == again
 
 
-def test_pickled_bfloat16_checkpoint_exports(tmp_path: Path, mova: Mova) -> None:
+def test_pickled_bfloat16_checkpoint_exports(tmp_path: Path, mova_command: MovaCommand) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -109,9 +109,9 @@ def test_pickled_bfloat16_checkpoint_exports(tmp_path: Path, mova: Mova) -> None
     (folder / "model.safetensors.index.json").unlink()
     torch.save(tensors, folder / "pytorch_model.bin")
 
-    ran = mova("export", folder, "--out", tmp_path / "bundle", "--only", "text,base,deplot")
-    assert ran.status == 0, ran.err
-    progress = [line.split("]")[1].split()[0] for line in ran.out.splitlines() if "]" in line]
+    ran = mova_command("export", folder, "--out", tmp_path / "bundle", "--only", "text,base,deplot")
+    assert ran.status == 0, ran.error
+    progress = [line.split("]")[1].split()[0] for line in ran.output.splitlines() if "]" in line]
     assert progress == ["base", "deplot", "text"]
     case = cases(2)[0]
     with mova_runtime.open(tmp_path / "bundle") as rt:
@@ -127,20 +127,22 @@ def test_pickled_bfloat16_checkpoint_exports(tmp_path: Path, mova: Mova) -> None
 # ---- where it writes ----
 
 
-def test_an_output_that_exists_is_left_alone(checkpoint: MakePath, tmp_path: Path, mova: Mova) -> None:
+def test_an_output_that_exists_is_left_alone(checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand) -> None:
     out = tmp_path / "bundle"
     out.mkdir()
     (out / "precious").write_text("mine")
-    assert_user_error(mova("export", checkpoint(2), "--out", out, "--only", "dinov2"), "exists")
-    assert_user_error(mova("export", checkpoint(2), "--out", out, "--only", "dinov2", "--overwrite"), "is not a bundle")
+    assert_user_error(mova_command("export", checkpoint(2), "--out", out, "--only", "dinov2"), "exists")
+    assert_user_error(
+        mova_command("export", checkpoint(2), "--out", out, "--only", "dinov2", "--overwrite"), "is not a bundle"
+    )
     assert (out / "precious").read_text() == "mine"
     assert leftovers(tmp_path) == ["bundle"]
 
 
-def test_overwrite_replaces_a_bundle(checkpoint: MakePath, tmp_path: Path, mova: Mova) -> None:
+def test_overwrite_replaces_a_bundle(checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand) -> None:
     out = tmp_path / "bundle"
-    assert mova("export", checkpoint(2), "--out", out, "--only", "dinov2").status == 0
-    assert mova("export", checkpoint(2), "--out", out, "--only", "deplot", "--overwrite").status == 0
+    assert mova_command("export", checkpoint(2), "--out", out, "--only", "dinov2").status == 0
+    assert mova_command("export", checkpoint(2), "--out", out, "--only", "deplot", "--overwrite").status == 0
     assert list(Bundle.open(out).manifest.components) == ["deplot"]
     assert leftovers(tmp_path) == ["bundle"]
 
@@ -157,10 +159,12 @@ def test_a_failed_overwrite_keeps_the_old_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [1_000, 1_000_000])
-def test_a_full_disk_leaves_nothing(limit: int, checkpoint: MakePath, tmp_path: Path, mova: Mova) -> None:
+def test_a_full_disk_leaves_nothing(
+    limit: int, checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand
+) -> None:
     source = checkpoint(2)
     with files_at_most(limit):
-        ran = mova("export", source, "--out", tmp_path / "bundle", "--only", "dinov2")
+        ran = mova_command("export", source, "--out", tmp_path / "bundle", "--only", "dinov2")
     assert_user_error(ran, "nothing was written")
     assert leftovers(tmp_path) == []
 
@@ -181,14 +185,14 @@ def test_a_polite_kill_leaves_nothing(number: signal.Signals, checkpoint: MakePa
 
 
 def test_a_hard_kill_leaves_no_bundle_and_the_next_export_cleans_up(
-    checkpoint: MakePath, tmp_path: Path, mova: Mova
+    checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand
 ) -> None:
     process = start_export(checkpoint(2), tmp_path)
     process.kill()
     process.communicate(timeout=60)
     assert not (tmp_path / "bundle").exists()
     assert len(leftovers(tmp_path)) == 1
-    assert mova("export", checkpoint(2), "--out", tmp_path / "bundle", "--only", "deplot").status == 0
+    assert mova_command("export", checkpoint(2), "--out", tmp_path / "bundle", "--only", "deplot").status == 0
     assert leftovers(tmp_path) == ["bundle"]
 
 
@@ -221,14 +225,14 @@ def start_export(source: Path, folder: Path) -> subprocess.Popen[str]:
     ],
 )
 def test_mistakes_are_told_in_one_line(
-    arguments: tuple[str, ...], text: str, checkpoint: MakePath, tmp_path: Path, mova: Mova
+    arguments: tuple[str, ...], text: str, checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand
 ) -> None:
-    assert_user_error(mova("export", checkpoint(2), "--out", tmp_path / "bundle", *arguments), text)
+    assert_user_error(mova_command("export", checkpoint(2), "--out", tmp_path / "bundle", *arguments), text)
     assert leftovers(tmp_path) == []
 
 
-def test_not_a_checkpoint(tmp_path: Path, mova: Mova) -> None:
-    assert_user_error(mova("export", tmp_path, "--out", tmp_path / "bundle"), "not a checkpoint")
+def test_not_a_checkpoint(tmp_path: Path, mova_command: MovaCommand) -> None:
+    assert_user_error(mova_command("export", tmp_path, "--out", tmp_path / "bundle"), "not a checkpoint")
 
 
 def test_probe_inputs_are_not_trivial(bundle: MakePath) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from mova_runtime.bundle.manifest import File, Language
-from mova_runtime.language.decoder import Decoder
+from mova_runtime.language.decoder import PREFILL_CHUNK, Decoder
 from mova_runtime.language.prompt import Prompt
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, HEAD_DIM = 17, 3, 2, 2, 4
 NEVER = -1
 FILE = File("x", 1, "0")
 LANGUAGE = Language(
-    tokenizer=FILE, embeddings=FILE, hidden=HIDDEN, layers=LAYERS, key_value_heads=HEADS, head_dim=HEAD_DIM,
+    tokenizer=FILE, bos=None, embeddings=FILE, hidden=HIDDEN, layers=LAYERS, key_value_heads=HEADS, head_dim=HEAD_DIM,
     context=64, max_prompt=64, clean_up_spaces=False,
 )  # fmt: skip
 EMBEDDINGS = np.repeat(np.arange(VOCABULARY, dtype=np.float32)[:, None], HIDDEN, axis=1)
@@ -99,6 +99,17 @@ def test_tokens_by_arithmetic():
     assert len(set(tokens)) > 3, "a model that always says the same would prove little"
     assert finish == "length"
     assert runs == [LENGTH] + [1] * 11, "the prompt in one run, then a token a run, and none too many"
+
+
+@pytest.mark.parametrize("length", [PREFILL_CHUNK - 1, PREFILL_CHUNK, PREFILL_CHUNK + 1, 2 * PREFILL_CHUNK + 7])
+def test_a_long_prompt_is_read_in_chunks(length):
+    numbers = np.arange(length - 5) % VOCABULARY
+    visual = np.repeat(numbers.astype(np.float32)[:, None], HIDDEN, axis=1)
+    tokens, _, runs = decoded(6, context=length + 10, visual=visual)
+    assert tokens == foretold(PROMPT, visual, 6)
+    assert sum(runs[:-5]) == length
+    assert max(runs) <= PREFILL_CHUNK
+    assert len(runs[:-5]) == -(-length // PREFILL_CHUNK)
 
 
 def test_without_image_or_text_around_it():

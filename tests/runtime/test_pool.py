@@ -268,7 +268,7 @@ def test_sizes_are_written_with_binary_units(size, text):
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
 def test_what_is_no_number_of_threads(threads):
-    with pytest.raises(BackendError, match="threads must be a positive whole number"):
+    with pytest.raises(BackendError, match="threads must be a whole number from 1 to 256"):
         choose("ort", threads)
 
 

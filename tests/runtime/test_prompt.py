@@ -34,7 +34,7 @@ def language_file(opened):
 
 @pytest.fixture(scope="module")
 def builder(opened, language_file):
-    return PromptBuilder(opened.manifest.prompts, Tokenizer(language_file))
+    return PromptBuilder(opened.manifest.prompts, Tokenizer(language_file), opened.manifest.language.bos)
 
 
 def by_the_rule(prompts, tokenizer, bos, instruction, question):
@@ -88,7 +88,7 @@ def prompts_of(**changed):
 
 def test_a_tokenizer_without_bos_loses_nothing(tmp_path):
     write_byte_level(tmp_path / "t.json")
-    builder = PromptBuilder(prompts_of(), Tokenizer(tmp_path / "t.json"))
+    builder = PromptBuilder(prompts_of(), Tokenizer(tmp_path / "t.json"), None)
     prompt = builder.routing("q")
     assert bytes(prompt.before) == b"S:U:"
     assert bytes(prompt.after) == b"\nR:q.A:"
@@ -96,16 +96,23 @@ def test_a_tokenizer_without_bos_loses_nothing(tmp_path):
 
 def test_a_tokenizer_with_bos_keeps_one(tmp_path):
     write_byte_level(tmp_path / "t.json", bos="<s>")
-    prompt = PromptBuilder(prompts_of(), Tokenizer(tmp_path / "t.json")).answer("q")
+    prompt = PromptBuilder(prompts_of(), Tokenizer(tmp_path / "t.json"), 256).answer("q")
     assert prompt.before == (256, *b"S:U:")
     assert prompt.after == tuple(b"\nq.A:")
 
 
+def test_a_bos_that_only_the_template_puts_costs_the_second_piece_its_first_id(tmp_path):
+    """So does the published code, and checkpoints were trained so."""
+    write_byte_level(tmp_path / "t.json")
+    prompt = PromptBuilder(prompts_of(), Tokenizer(tmp_path / "t.json"), ord("S")).answer("q")
+    assert prompt.before == tuple(b"S:U:")
+    assert prompt.after == tuple(b"q.A:")
+
+
 def test_a_message_may_open_or_close_the_user_part(tmp_path):
     write_byte_level(tmp_path / "t.json")
-    prompt = PromptBuilder(
-        prompts_of(user="{message}", system="", assistant=""), Tokenizer(tmp_path / "t.json")
-    ).answer("q")
+    prompts = prompts_of(user="{message}", system="", assistant="")
+    prompt = PromptBuilder(prompts, Tokenizer(tmp_path / "t.json"), None).answer("q")
     assert (prompt.before, prompt.after) == ((), tuple(b"\nq"))
 
 

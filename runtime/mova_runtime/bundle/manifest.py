@@ -161,10 +161,11 @@ class Language:
     """The language model: its tokenizer, embedding table [vocabulary, hidden] and context in tokens.
 
     max_prompt: longest prompt in tokens, visual tokens included; context: prompt and answer together.
-    embeddings: null where the bundle was exported without component "llm".
+    embeddings: null where the bundle was exported without component "llm"; bos: the id the tokenizer calls BOS.
     """
 
     tokenizer: File
+    bos: int | None
     embeddings: File | None
     hidden: int
     layers: int

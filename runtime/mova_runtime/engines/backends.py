@@ -8,6 +8,9 @@ from mova_runtime.errors import BackendError
 
 NAMES = ("ort",)
 
+MAX_THREADS = 256
+"""Of one engine. Thousands would be granted, and stop the machine."""
+
 
 def choose(name: str, threads: int | None = None) -> Backend:
     """The backend called `name`; "auto" takes the best that is installed.
@@ -17,8 +20,8 @@ def choose(name: str, threads: int | None = None) -> Backend:
     """
     if name not in ("auto", *NAMES):
         raise BackendError(f"unknown backend {name!r}; one of auto, {', '.join(NAMES)}")
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise BackendError(f"threads must be a positive whole number, not {threads!r}")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+        raise BackendError(f"threads must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")
     if not ort.is_installed():
         raise BackendError("no engine backend is installed; pip install 'mova-export[cpu]' brings ONNX Runtime")
     return ort.OrtBackend(threads)

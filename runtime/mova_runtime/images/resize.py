@@ -55,9 +55,7 @@ def resize(
     return columns.transpose(Image.Transpose.TRANSPOSE)
 
 
-def _widths(
-    image: Image.Image, axis: Axis, resample: Image.Resampling, colour: tuple[int, int, int]
-) -> Image.Image:
+def _widths(image: Image.Image, axis: Axis, resample: Image.Resampling, colour: tuple[int, int, int]) -> Image.Image:
     """The horizontal pass: an image axis.size wide becomes axis.kept wide, its height stays."""
     result = Image.new(image.mode, (axis.kept, image.height))
     rows = max(1, _STRIP // max(axis.padded, axis.resized))

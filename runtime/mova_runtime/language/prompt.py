@@ -25,11 +25,10 @@ class Prompt:
 class PromptBuilder:
     """Puts questions into the template a checkpoint was trained with."""
 
-    def __init__(self, prompts: Prompts, tokenizer: Tokenizer) -> None:
+    def __init__(self, prompts: Prompts, tokenizer: Tokenizer, bos: int | None) -> None:
         self._prompts = prompts
         self._tokenizer = tokenizer
-        bos = tokenizer.encode("")[:1]
-        self._bos = bos[0] if bos else None
+        self._bos = bos
 
     def check(self, question: str) -> str:
         """The question as it is asked.
@@ -66,7 +65,8 @@ class PromptBuilder:
         question = self._tokenizer.as_plain_text(question)
         before = self._tokenizer.encode(prompts.system + user_head)
         after = self._tokenizer.encode("\n" + instruction + question + user_tail + prompts.assistant)
-        # Where the tokenizer puts BOS before every piece, each piece loses it and one is put in front.
+        # Where the first piece starts with BOS, whoever put it there, every piece loses its first id and one BOS is put
+        # in front: with a tokenizer that begins each piece with BOS, this leaves one. Checkpoints were trained so.
         if self._bos is not None and before[:1] == [self._bos]:
             return Prompt((self._bos, *before[1:]), tuple(after[1:]))
         return Prompt(tuple(before), tuple(after))
