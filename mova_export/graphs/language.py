@@ -73,6 +73,8 @@ def language_graph(module: LlamaForCausalLM) -> Graph:
     """The graph's probe: five embeddings after a cache of three."""
     config: LlamaConfig = module.config
     module.__class__ = EmbeddingsLlama
+    # sdpa would be exported with guards against rows that attend to nothing, a pass over all scores in every layer.
+    module.set_attn_implementation("eager")
     cache_shape = (1, config.num_key_value_heads, _PAST, config.head_dim)
     probe = {
         "inputs_embeds": random(1, _NEW, config.hidden_size) * module.model.embed_tokens.weight.std(),

@@ -50,6 +50,8 @@ def open_engine(model: Path, name: str, size: int, threads: int | None = None) -
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
+    # Every session has threads of its own, which would go on spinning after a run and slow the next engine's.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but Exception

@@ -11,9 +11,9 @@ from mova_runtime.bundle.manifest import Language
 from mova_runtime.engines.protocol import Binding, Engine
 from mova_runtime.language.prompt import Prompt
 
-PREFILL_CHUNK = 256
-"""The prompt is read so many tokens at a time. Attention then never scores a token against those after it (half the
-work), and its scores stay in the processor's cache: a prompt of 1,390 tokens reads 3 times as fast."""
+PREFILL_CHUNK = 512
+"""The prompt is read so many tokens at a time: attention then scores few tokens against those after them, and its
+scores take less memory. Measured on 1,390 tokens: 1.1 to 1.4 times as fast as reading all at once."""
 
 Finish = Literal["stop", "length", "context"]
 
