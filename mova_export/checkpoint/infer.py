@@ -53,11 +53,19 @@ class TowerShapes:
             raise TensorMismatchError(f"{self.component}: missing {self._prefix}{blocks.replace(chr(92), '')}.*")
         return max(numbers) + 1
 
-    def windows(self, tensor: str, to_side: Mapping[int, int]) -> tuple[int, ...]:
-        """Window side of each block, from the length of its position table; `to_side` maps lengths to sides."""
-        rows = [self._shapes.get(f"blocks.{block}.{tensor}", (0,))[0] for block in range(self.depth("blocks"))]
-        usual = Counter(to_side[n] for n in rows if n in to_side).most_common(1)
-        return tuple(to_side.get(n, usual[0][0] if usual else max(to_side.values())) for n in rows)
+    def windows(self, tables: tuple[str, ...], to_side: Mapping[int, int]) -> tuple[int, ...]:
+        """Window side of each block, from the lengths of its position tables; `to_side` maps lengths to sides."""
+        sides = [
+            [to_side[rows] for rows in self._rows(block, tables) if rows in to_side]
+            for block in range(self.depth("blocks"))
+        ]
+        usual = Counter(side for block in sides for side in block).most_common(1)
+        default = usual[0][0] if usual else max(to_side.values())
+        return tuple(block[0] if block else default for block in sides)
+
+    def _rows(self, block: int, tables: tuple[str, ...]) -> list[int]:
+        shapes = [self._shapes.get(f"blocks.{block}.{table}") for table in tables]
+        return [shape[0] for shape in shapes if shape]
 
 
 def sam_config(shapes: Shapes, component: str, image_side: int) -> SamConfig:
@@ -66,7 +74,7 @@ def sam_config(shapes: Shapes, component: str, image_side: int) -> SamConfig:
     width = tower.size(r"blocks\.\d+\.norm1\.weight", 0)
     patch = tower.size(r"patch_embed\.proj\.weight", 2)
     grid = image_side // patch
-    lengths = [length for length in tower.lengths(r"blocks\.\d+\.attn\.rel_pos_h") if length % 2]
+    lengths = [length for length in tower.lengths(r"blocks\.\d+\.attn\.rel_pos_[hw]") if length % 2]
     to_side = {length: (length + 1) // 2 for length in lengths if (length + 1) // 2 <= grid}
     return SamConfig(
         width=width,
@@ -74,7 +82,7 @@ def sam_config(shapes: Shapes, component: str, image_side: int) -> SamConfig:
         heads=width // tower.size(r"blocks\.\d+\.attn\.rel_pos_[hw]", 1),
         patch=patch,
         grid=grid,
-        windows=tower.windows("attn.rel_pos_h", to_side or {0: grid}),
+        windows=tower.windows(("attn.rel_pos_h", "attn.rel_pos_w"), to_side or {0: grid}),
         out_channels=tower.size(r"neck\.[123]\.(weight|bias)", 0),
         stride_channels=tower.size(r"net_2\.weight", 0) if component == "vary" else None,
     )
@@ -93,7 +101,9 @@ def codetr_config(shapes: Shapes) -> CodetrConfig:
         patch=tower.size(r"patch_embed\.proj\.weight", 2),
         grid=grid,
         position_grid=math.isqrt(tower.size(r"pos_embed", 1) - 1),
-        windows=tower.windows("attn.rope.freqs_cos", {window * window: window, grid * grid: grid}),
+        windows=tower.windows(
+            ("attn.rope.freqs_cos", "attn.rope.freqs_sin"), {window * window: window, grid * grid: grid}
+        ),
         out_channels=tower.size(r"neck\.[134]\.(weight|bias)", 0),
     )
 
