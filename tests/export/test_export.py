@@ -199,7 +199,14 @@ def test_a_hard_kill_leaves_no_bundle_and_the_next_export_cleans_up(
 def start_export(source: Path, folder: Path) -> subprocess.Popen[str]:
     """An export that is half-way: its first component is being written."""
     command = [sys.executable, "-m", "mova_export", "export", str(source), "--out", str(folder / "bundle")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
+    )
     deadline = time.monotonic() + 120
     while not list(folder.glob(".bundle.partial-*/components")):
         assert process.poll() is None
