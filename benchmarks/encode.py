@@ -11,7 +11,7 @@ from timing import Contender
 from torch import Tensor
 
 from mova_export.checkpoint.layout import EXPERTS
-from mova_export.graphs.adapter import AdapterGraph
+from mova_export.graphs.pairs import AdapterGraph
 
 Case = tuple[str, dict[str, Contender]]
 OURS, TORCH, PAIRED = "ours", "torch", "torch, pairs at once"

@@ -47,7 +47,7 @@ def _measure(folder: Path, contender: str, pairs: int, threads: int) -> None:
         import torch
 
         from mova_export.checkpoint.load import Checkpoint
-        from mova_export.graphs.adapter import AdapterGraph
+        from mova_export.graphs.pairs import AdapterGraph
 
         torch.set_num_threads(threads)
         module = Checkpoint(folder / "checkpoint").load("adapter")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
 import json
 import os
 import shutil
@@ -11,46 +14,55 @@ from types import TracebackType
 
 from mova_export.errors import ExportError
 from mova_runtime.bundle import MANIFEST, Manifest, sha256_of
-from mova_runtime.bundle.manifest import File
+from mova_runtime.bundle.manifest import FORMAT, File
 from mova_runtime.bundle.schema import to_json
 from mova_runtime.engines.budget import format_size
+
+_TOP_LEVEL = {MANIFEST, "components", "tokenizers", "kernels", "engines"}
 
 
 class BundleWriter:
     """A folder beside the wanted one, renamed to it when everything is written, removed when anything fails.
 
-    A process killed without warning leaves that folder behind; the next export to the same place removes it.
+    A process killed without warning leaves that folder behind; the next export to the same place removes it. While
+    the folder is written it is locked, so that no other export takes it for abandoned.
     """
 
     def __init__(self, out: Path, *, overwrite: bool = False) -> None:
         """See that a bundle may be written.
 
         Raises:
-            ExportError: `out` exists (and is not to be overwritten, or is no bundle), or its parent can't be made.
+            ExportError: `out` exists (and is not to be overwritten, or is no bundle), or is no possible path.
         """
-        self.out = out.absolute()
         self._overwrite = overwrite
-        if self.out.exists():
+        try:
+            self.out = out.resolve()  # a link to a bundle is written through
             self._check_replaceable()
-        self._partial = self.out.with_name(f".{self.out.name}.partial-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ExportError(f"{out}: no place for a bundle ({_reason(error)})") from None
+        mark = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._partial = self.out.with_name(f".{self.out.name}.partial-{mark}")
+        self._replaced = self.out.with_name(f".{self.out.name}.replaced-{mark}")
+        self._lock: int | None = None
 
     def __enter__(self) -> BundleWriter:
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self._remove_abandoned()
             self._partial.mkdir()
+            self._lock = _lock(self._partial)
         except OSError as error:
-            raise ExportError(f"{self.out}: can't be written ({error.strerror})") from None
+            raise ExportError(f"{self.out}: can't be written ({_reason(error)})") from None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            # numpy reports a full disk without its number
-            reason = error.strerror.lower() if error.strerror else f"{error}; is the disk full?"
-            raise ExportError(f"{self.out}: can't be written ({reason}); nothing was written") from error
+        if self._lock is not None:
+            os.close(self._lock)
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise ExportError(f"{self.out}: can't be written ({_reason(error)}); nothing was written") from error
 
     def path(self, relative: str) -> Path:
         """Where to write a file of the bundle; its folder is made."""
@@ -82,24 +94,61 @@ class BundleWriter:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        if self.out.exists():
-            self._check_replaceable()
-            replaced = self._partial.with_name(self._partial.name + "-replaced")
-            self.out.rename(replaced)
+        self._check_replaceable()
+        replaces = self.out.exists()
+        if replaces:
+            self.out.rename(self._replaced)
+        try:
             self._partial.rename(self.out)
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            self._partial.rename(self.out)
+        except BaseException:
+            if replaces:
+                self._replaced.rename(self.out)
+            raise
+        shutil.rmtree(self._replaced, ignore_errors=True)
 
     def _check_replaceable(self) -> None:
+        if not self.out.exists():
+            return
         if not self._overwrite:
             raise ExportError(f"{self.out}: exists; choose another folder or pass --overwrite")
-        is_bundle = (self.out / MANIFEST).is_file()
-        if not self.out.is_dir() or not (is_bundle or not any(self.out.iterdir())):
+        if not self.out.is_dir() or (any(self.out.iterdir()) and not _is_bundle(self.out)):
             raise ExportError(f"{self.out}: exists and is not a bundle; it is not overwritten")
 
     def _remove_abandoned(self) -> None:
-        for folder in self.out.parent.glob(f".{self.out.name}.partial-*"):
-            process = folder.name.removeprefix(f".{self.out.name}.partial-").split("-")[0]
-            if process.isdigit() and not Path(f"/proc/{process}").exists():
+        for folder in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-*"):
+            with contextlib.suppress(OSError):  # another export's, at work
+                lock = _lock(folder)
                 shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder; the lock goes with the process.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder holds a bundle and nothing else at its top."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    own = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    return own and {entry.name for entry in folder.iterdir()} <= _TOP_LEVEL
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    # numpy reports a full disk without its number
+    return error.strerror.lower() if error.strerror else f"{error}; is the disk full?"

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mova_export.bundle import BundleWriter
-from mova_export.checkpoint.layout import COMPONENTS, EXPERTS, component_of, published_name
-from mova_export.checkpoint.load import Checkpoint
+from mova_export.checkpoint.layout import COMPONENTS, EXPERTS, component_of
+from mova_export.checkpoint.load import EMBEDDINGS, Checkpoint
 from mova_export.checkpoint.prompts import QUESTION, prompts, routing_letters
 from mova_export.checkpoint.tokenizer import beginning_of_sequence, cleans_up_spaces, language_tokenizer, text_tokenizer
 from mova_export.errors import ExportError, ParityError
@@ -46,7 +46,6 @@ from mova_runtime.parity import TOLERANCE, compare
 PRECISION: Literal["fp32"] = "fp32"
 MAX_TEXT_TOKENS = 512
 _TOOLS = ("mova-export", "torch", "transformers", "optimum-onnx", "onnx", "onnxscript", "onnxruntime")
-_EMBEDDINGS = "model.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _language(writer: BundleWriter, checkpoint: Checkpoint, tokenizer: File, cho
     llama = checkpoint.llama_config
     embeddings = None
     if "llm" in chosen:
-        table = checkpoint.reader.tensor(published_name("llm", _EMBEDDINGS))
+        table = checkpoint.reader.tensor(EMBEDDINGS)
         embeddings = _write_array(writer, "components/llm/embeddings.npy", table)
     return Language(
         tokenizer=tokenizer,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mova_export.errors import CheckpointError
 
 MODEL_TYPE = "mova_llama"
+_DEFAULT_MAX_PROMPT = 2048
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class CheckpointConfig:
 
     @classmethod
     def _from_dict(cls, data: dict[str, Any], file: Path) -> CheckpointConfig:
-        def field(name: str, kind: type, default: Any = None) -> Any:
-            value = data.get(name, default)
+        def field(name: str, kind: type) -> Any:
+            value = data.get(name)
             if type(value) is not kind:
                 problem = "missing" if value is None else f"expected {kind.__name__}, found {value!r}"
                 raise CheckpointError(f"{file}: {name}: {problem}")
@@ -83,6 +84,12 @@ class CheckpointConfig:
         if data.get("mm_use_im_start_end") or data.get("mm_use_im_patch_token"):
             raise CheckpointError(f"{file}: image start, end or patch tokens are not supported")
 
+        aspect = data.get("image_aspect_ratio") or "square"
+        if aspect not in ("pad", "square"):
+            raise CheckpointError(f"{file}: image_aspect_ratio {aspect!r} is not supported, only 'pad' and 'square'")
+        if data.get("tokenizer_model_max_length") is None:
+            data = {**data, "tokenizer_model_max_length": _DEFAULT_MAX_PROMPT}
+
         config = cls(
             model_type=MODEL_TYPE,
             grid=field("image_feat_size", int),
@@ -93,9 +100,9 @@ class CheckpointConfig:
             routing_tokens=field("num_routing_tokens", int),
             top_k=field("topk_experts", int),
             select_layer=field("mm_vision_select_layer", int),
-            aspect="pad" if data.get("image_aspect_ratio") == "pad" else "crop",
+            aspect="pad" if aspect == "pad" else "crop",
             context=field("max_position_embeddings", int),
-            max_prompt=min(field("tokenizer_model_max_length", int, 2048), field("max_position_embeddings", int)),
+            max_prompt=min(field("tokenizer_model_max_length", int), field("max_position_embeddings", int)),
             towers=tuple(field("mm_vision_tower", list)),
             text_encoder=field("mm_projector_text_encoder", str),
             llama=data,
@@ -106,16 +113,24 @@ class CheckpointConfig:
     def _check(self, file: Path) -> None:
         if len(self.towers) != 8 or not all(isinstance(name, str) for name in self.towers):
             raise CheckpointError(f"{file}: mm_vision_tower: expected 8 names, the base encoder's and seven experts'")
-        if len(self.expert_channels) != 7 or not all(isinstance(n, int) and n > 0 for n in self.expert_channels):
+        if len(self.expert_channels) != 7 or not all(type(n) is int and n > 0 for n in self.expert_channels):
             raise CheckpointError(f"{file}: expert_channels: expected 7 positive numbers")
         if self.grid < 2 or self.grid % 2:
             raise CheckpointError(f"{file}: image_feat_size {self.grid}: expected an even number")
         if not 1 <= self.top_k <= 7:
             raise CheckpointError(f"{file}: topk_experts {self.top_k}: expected 1 to 7")
-        if self.channels % 64 or self.blocks < 1:
-            raise CheckpointError(
-                f"{file}: mm_hidden_size {self.channels} or num_projector_layers {self.blocks} is out of range"
-            )
+        if self.channels < 64 or self.channels % 64:
+            raise CheckpointError(f"{file}: mm_hidden_size {self.channels}: expected a multiple of 64")
+        positive = {
+            "num_projector_layers": self.blocks,
+            "hidden_size": self.hidden,
+            "max_position_embeddings": self.context,
+            "tokenizer_model_max_length": self.max_prompt,
+            "num_routing_tokens": self.routing_tokens,
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise CheckpointError(f"{file}: {name} {value}: expected a positive number")
         if self.select_layer >= 0:
             raise CheckpointError(f"{file}: mm_vision_select_layer {self.select_layer}: expected a negative number")
         routing_side = math.isqrt(self.routing_tokens)

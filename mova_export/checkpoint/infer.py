@@ -39,7 +39,7 @@ class TowerShapes:
             shape[axis] for name, shape in self._shapes.items() if re.fullmatch(pattern, name) and len(shape) > axis
         )
         if not sizes:
-            raise TensorMismatchError(f"{self.component}: missing {self._prefix}{pattern.replace(chr(92), '')}")
+            raise TensorMismatchError(f"{self.component}: missing {self._prefix}{_readable(pattern)}")
         return sizes.most_common(1)[0][0]
 
     def lengths(self, pattern: str) -> set[int]:
@@ -50,7 +50,7 @@ class TowerShapes:
         """One more than the largest block number."""
         numbers = [int(match[1]) for name in self._shapes if (match := re.match(rf"{blocks}\.(\d+)\.", name))]
         if not numbers:
-            raise TensorMismatchError(f"{self.component}: missing {self._prefix}{blocks.replace(chr(92), '')}.*")
+            raise TensorMismatchError(f"{self.component}: missing {self._prefix}{_readable(blocks)}.*")
         return max(numbers) + 1
 
     def windows(self, tables: tuple[str, ...], to_side: Mapping[int, int]) -> tuple[int, ...]:
@@ -66,6 +66,10 @@ class TowerShapes:
     def _rows(self, block: int, tables: tuple[str, ...]) -> list[int]:
         shapes = [self._shapes.get(f"blocks.{block}.{table}") for table in tables]
         return [shape[0] for shape in shapes if shape]
+
+
+def _readable(pattern: str) -> str:
+    return pattern.replace(r"\d+", "N").replace("\\", "")
 
 
 def sam_config(shapes: Shapes, component: str, image_side: int) -> SamConfig:

@@ -25,6 +25,10 @@ from mova_export.modules.expert import Expert
 from mova_export.modules.pix2struct import Pix2StructEncoder
 from mova_export.modules.sam import SamEncoder
 from mova_export.modules.text import TextEncoder
+from mova_runtime.errors import MovaError
+
+EMBEDDINGS = "model.embed_tokens.weight"
+_OUTPUT = "lm_head.weight"
 
 _POSITIONS: dict[str, tuple[str, Callable[[Tensor, int], Tensor]]] = {
     "base": ("vision_model.embeddings.position_embedding.weight", clip.resize_positions),
@@ -56,7 +60,8 @@ class Checkpoint:
         expected: dict[str, tuple[int, ...]] = {}
         for component in components:
             for key, tensor in self._blueprint(component).state_dict().items():
-                expected[published_name(component, key)] = tuple(tensor.shape)
+                if not self._is_tied(key):
+                    expected[published_name(component, key)] = tuple(tensor.shape)
         resizable = {published_name(component, key) for component, (key, _) in _POSITIONS.items()}
         check_tensors(self.reader, expected, resizable, components)
 
@@ -67,7 +72,10 @@ class Checkpoint:
             module.drop_unused()
         elif isinstance(module, Expert) and isinstance(module.tower, dinov2.Dinov2Encoder):
             module.tower.drop_unused()
-        state = {key: self.reader.tensor(published_name(component, key)) for key in module.state_dict()}
+        stored = {
+            key: EMBEDDINGS if self._is_tied(key) else published_name(component, key) for key in module.state_dict()
+        }
+        state = {key: self.reader.tensor(name) for key, name in stored.items()}
         if component in _POSITIONS:
             key, resize = _POSITIONS[component]
             state[key] = resize(state[key], self._position_grid(component))
@@ -77,14 +85,24 @@ class Checkpoint:
         module.eval()
         return module
 
+    def _is_tied(self, key: str) -> bool:
+        """Whether the language model's output matrix is its embedding table, which a checkpoint then holds once."""
+        return key == _OUTPUT and bool(self.config.llama.get("tie_word_embeddings")) and _OUTPUT not in self.reader
+
     def _position_grid(self, component: str) -> int:
         side = self.config.image_side if component == "base" else min(self.config.image_side, dinov2.MAX_SIDE)
         return side // 14
 
     def _blueprint(self, component: str) -> nn.Module:
         # Parameters without memory; buffers stay real, since some of them are computed and never loaded.
-        with no_init_weights(), init_empty_weights(include_buffers=False):
-            return self._build(component)
+        try:
+            with no_init_weights(), init_empty_weights(include_buffers=False):
+                return self._build(component)
+        except MovaError:
+            raise
+        except Exception as error:  # transformers and torch raise anything for a configuration that makes no model
+            told = str(error).strip().split("\n")[0]
+            raise CheckpointError(f"{component}: its configuration makes no model ({told})") from error
 
     def _build(self, component: str) -> nn.Module:
         config = self.config

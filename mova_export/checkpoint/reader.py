@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import pickletools
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +17,8 @@ from torch import Tensor
 
 from mova_export.errors import CheckpointError, UnsafePickleError
 
-_FORMS = (("model.safetensors", ".safetensors"), ("pytorch_model.bin", ".bin"))
+_CALLS = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX"}
+_SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class CheckpointReader(Mapping[str, tuple[int, ...]]):
@@ -107,6 +110,7 @@ class PickledShard(Shard):
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
+        self._whole: dict[str, Tensor] | None = None
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._load().items()}
 
     def read(self, name: str) -> Tensor:
@@ -114,21 +118,28 @@ class PickledShard(Shard):
         return self._load()[name]
 
     def _load(self) -> dict[str, Tensor]:
+        if self._whole is not None:
+            return self._whole
+        mapped = _is_zip(self.file)
         try:
-            # Mapped, so that unpickling touches the tensors' names and shapes, and reading one touches that one.
-            loaded = torch.load(self.file, map_location="cpu", weights_only=True, mmap=_is_zip(self.file))
-        except pickle.UnpicklingError as error:
-            text = str(error)
-            if "global" in text.lower() or "Unsupported" in text:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # Mapped, so that unpickling touches the tensors' names and shapes, and reading one touches that one.
+                loaded = torch.load(self.file, map_location="cpu", weights_only=True, mmap=mapped)
+        except Exception as error:  # noqa: BLE001  # on damaged bytes the unpickler raises whatever it trips over
+            if "unsupported global" in str(error).lower() or (not mapped and _calls_something(self.file)):
                 raise UnsafePickleError(
                     f"{self.file}: the pickle holds code, not only tensors; refused, nothing was executed"
                 ) from None
-            raise CheckpointError(f"{self.file}: truncated or corrupted pickle") from None
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            first_line = str(error).split("\n", 1)[0]
-            raise CheckpointError(f"{self.file}: truncated or corrupted ({first_line})") from None
-        if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
+            # torch's own message for an unpickling error advises to switch the restriction off
+            told = type(error).__name__ if isinstance(error, pickle.UnpicklingError) else str(error).split("\n", 1)[0]
+            raise CheckpointError(f"{self.file}: truncated or corrupted ({told or type(error).__name__})") from None
+        if not isinstance(loaded, dict) or not all(
+            isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items()
+        ):
             raise CheckpointError(f"{self.file}: expected a dictionary of tensors")
+        if not mapped:
+            self._whole = loaded  # torch's old format can only be read whole; not once a tensor
         return loaded
 
 
@@ -137,22 +148,42 @@ def open_shard(file: Path) -> Shard:
     return SafetensorsShard(file) if file.suffix == ".safetensors" else PickledShard(file)
 
 
+def _calls_something(file: Path) -> bool:
+    """Whether a file is a pickle that names a function or class, told from its opcodes; nothing is executed.
+
+    torch's old format starts with a pickle that holds only a number.
+    """
+    try:
+        with file.open("rb") as opened:
+            opcodes = [opcode.name for opcode, _, _ in pickletools.genops(opened)]
+            return not _CALLS.isdisjoint(opcodes)
+    except Exception:  # noqa: BLE001  # bytes that are no pickle
+        return False
+
+
 def _is_zip(file: Path) -> bool:
     with file.open("rb") as opened:
         return opened.read(2) == b"PK"
 
 
-def _shard_files(folder: Path) -> list[Path]:
-    for single, _ in _FORMS:
-        index = folder / f"{single}.index.json"
-        if index.is_file():
-            files = [folder / name for name in sorted(set(_weight_map(index).values()))]
-            if missing := [file.name for file in files if not file.is_file()]:
-                raise CheckpointError(f"{folder}: shards missing: {', '.join(missing)}")
-            return files
+def _find_index(folder: Path) -> Path | None:
+    """The index of the form of weights that is read; None where they are in a single file."""
+    for single in _SINGLE_FILES:
+        if (folder / f"{single}.index.json").is_file():
+            return folder / f"{single}.index.json"
         if (folder / single).is_file():
-            return [folder / single]
-    raise CheckpointError(f"{folder}: no weights (model.safetensors or pytorch_model.bin, whole or with an index.json)")
+            return None
+    raise CheckpointError(f"{folder}: no weights ({' or '.join(_SINGLE_FILES)}, whole or with an index.json)")
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    index = _find_index(folder)
+    if index is None:
+        return [next(folder / single for single in _SINGLE_FILES if (folder / single).is_file())]
+    files = [folder / name for name in sorted(set(_weight_map(index).values()))]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise CheckpointError(f"{folder}: shards missing: {', '.join(missing)}")
+    return files
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -167,9 +198,6 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _check_index(folder: Path, where: dict[str, Shard]) -> None:
-    for single, _ in _FORMS:
-        index = folder / f"{single}.index.json"
-        if index.is_file():
-            if absent := sorted(set(_weight_map(index)) - set(where)):
-                raise CheckpointError(f"{index}: the shards lack {', '.join(absent)}")
-            return
+    index = _find_index(folder)
+    if index is not None and (absent := sorted(set(_weight_map(index)) - set(where))):
+        raise CheckpointError(f"{index}: the shards lack {', '.join(absent)}")

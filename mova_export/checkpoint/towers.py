@@ -66,7 +66,10 @@ class TowerFolders:
         """The component's preprocessor_config.json as (mean, std, resample, resize, side) or (max_patches, patch)."""
         folder = self.folder(component)
         if folder is not None and (file := folder / "preprocessor_config.json").is_file():
-            return _processor(_read_json(file), file)
+            processor = _processor(_read_json(file), file)
+            if ("max_patches" in processor) != (component in ("pix2struct", "deplot")):
+                raise CheckpointError(f"{file}: an image processor of another kind of tower than {component}")
+            return processor
         if (preset := preset_name(self._names[component])) in PROCESSORS:
             return PROCESSORS[preset]
         raise self._not_found(component, "preprocessor_config.json")
@@ -146,16 +149,25 @@ def _colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:
 def _processor(data: dict[str, Any], file: Path) -> dict[str, Any]:
     try:
         if "max_patches" in data:
-            return {"max_patches": int(data["max_patches"]), "patch": int(data["patch_size"]["height"])}
+            patches = {"max_patches": int(data["max_patches"]), "patch": int(data["patch_size"]["height"])}
+            if min(patches.values()) < 1:
+                raise ValueError
+            return patches
         size, crop = data["size"], data.get("crop_size", data["size"])
-        resize = size if isinstance(size, int) else size.get("shortest_edge", size.get("height"))
-        side = crop if isinstance(crop, int) else crop["height"]
-        mean, std = tuple(data["image_mean"]), tuple(data["image_std"])
-        if len(mean) != 3 or len(std) != 3 or data["resample"] not in _RESAMPLE:
+        resize = int(size if isinstance(size, int) else size.get("shortest_edge", size.get("height")))
+        side = int(crop if isinstance(crop, int) else crop["height"])
+        mean, std = (tuple(float(x) for x in data[name]) for name in ("image_mean", "image_std"))
+        if (
+            len(mean) != 3
+            or len(std) != 3
+            or min(std) <= 0
+            or min(resize, side) < 1
+            or data["resample"] not in _RESAMPLE
+        ):
             raise ValueError
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(f"{file}: not an image processor of a supported kind") from None
-    return {"mean": mean, "std": std, "resample": data["resample"], "resize": int(resize), "side": int(side)}
+    return {"mean": mean, "std": std, "resample": data["resample"], "resize": resize, "side": side}
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ The answer is gibberish: the weights are random, so this shows that everything r
 With real weights (a published MoVA checkpoint, downloaded to a folder with its tower and text-encoder folders):
   mova export CHECKPOINT --out BUNDLE
   mova run BUNDLE --image photo.jpg --question "What is on the table?"
-The bundle is a plain folder: copy it to another machine, pip install 'mova-export[cpu]' there, and no torch."""
+The bundle is a plain folder: copy it to another machine and install the project there with its `cpu` extra."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,7 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from mova_export.demo.checkpoint import write_tiny_checkpoint
     except ModuleNotFoundError as error:
-        raise ExportError(f"the demo exports, which needs {error.name}; pip install 'mova-export[export]'") from None
+        raise ExportError(
+            f"the demo exports, which needs {error.name}; install the project with its `export` extra"
+        ) from None
 
     checkpoint, bundle, image = (arguments.out / name for name in ("checkpoint", "bundle", "chart.png"))
     try:

@@ -54,7 +54,7 @@ def diagnose() -> list[Ability]:
         Ability(
             "export",
             not missing,
-            "all there" if not missing else f"lacks {', '.join(missing)}; pip install 'mova-export[export]'",
+            "all there" if not missing else f"lacks {', '.join(missing)}; install the project with its `export` extra",
         ),
         _onnx_runtime(),
     ]
@@ -76,8 +76,11 @@ def _onnx_runtime() -> Ability:
             what, True, "but onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install one"
         )
     if importlib.util.find_spec("onnxruntime") is None:
-        return Ability(what, False, "pip install 'mova-export[cpu]'")
-    import onnxruntime
+        return Ability(what, False, "pip install onnxruntime")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Ability(what, False, f"installed but broken ({error}); pip install --force-reinstall onnxruntime")
 
     return Ability(
         what, True, f"version {onnxruntime.__version__}, providers {', '.join(onnxruntime.get_available_providers())}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mova_export.cli.options import names
 from mova_export.errors import ExportError
 from mova_runtime.engines.budget import format_size
 
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     export_to(
         arguments.checkpoint,
         arguments.out,
-        components=None if arguments.only is None else [name for name in arguments.only.split(",") if name],
+        components=None if arguments.only is None else names("--only", arguments.only),
         towers=dict(_tower(option) for option in arguments.tower),
         template=arguments.template,
         overwrite=arguments.overwrite,
@@ -54,7 +55,7 @@ def export_to(
         from mova_export.checkpoint.layout import COMPONENTS
         from mova_export.export import Progress, export
     except ModuleNotFoundError as error:
-        raise ExportError(f"exporting needs {error.name}; pip install 'mova-export[export]'") from None
+        raise ExportError(f"exporting needs {error.name}; install the project with its `export` extra") from None
 
     in_a_line = False
 
@@ -69,8 +70,6 @@ def export_to(
         size = format_size(done.bytes)
         print(f"{size:>10}  {done.seconds:5.1f} s  differs from torch by {done.relative_l2:.0e}", flush=True)
 
-    if components is not None and not components:
-        raise ExportError("--only names no component")
     try:
         manifest = export(
             checkpoint,

@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser("inspect", help="show what a bundle holds")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--json", action="store_true", help="print the manifest as it was read")
+    parser.add_argument("--json", action="store_true", help="print the manifest")
     parser.set_defaults(run=run)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an answer may hold what the terminal's encoding lacks
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one, and means it
+            signal.signal(number, _terminate)
     try:
         status: int = parsed.run(parsed)
     except MovaError as error:
@@ -48,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("mova: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output went away; say nothing more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output went away
         return 0
+    except OSError as error:
+        print(f"mova: {error}", file=sys.stderr)
+        return 2
     return status
 
 

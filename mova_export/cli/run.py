@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import mova_runtime as mova
+from mova_export.cli.options import names
 from mova_runtime.trace import chrome_trace
 
 
@@ -31,20 +32,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it."""
+    if arguments.trace and not arguments.trace.absolute().parent.is_dir():
+        raise mova.MovaError(f"--trace {arguments.trace}: its folder does not exist")
     with mova.open(
         arguments.bundle, backend=arguments.backend, memory_budget=arguments.memory_budget, threads=arguments.threads
     ) as runtime:
         answer = runtime.answer(
             arguments.image, arguments.question, _experts(arguments.experts), max_new_tokens=arguments.max_new_tokens
         )
-    if arguments.trace:
-        write_trace(answer, arguments.trace)
     if arguments.json:
         print(json.dumps(answer.to_dict()))
     else:
         print(answer.text)
         for line in summary(answer):
             print(line, file=sys.stderr)
+    if arguments.trace:
+        write_trace(answer, arguments.trace)
     return 0
 
 
@@ -76,4 +79,4 @@ def write_trace(answer: mova.Answer, path: Path) -> None:
 def _experts(option: str | None) -> list[str] | None:
     if option is None:
         return None
-    return [] if option == "none" else [name.strip() for name in option.split(",") if name.strip()]
+    return [] if option == "none" else names("--experts", option)

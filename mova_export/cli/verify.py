@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mova_export.cli.options import names
 from mova_runtime.bundle import Bundle
 from mova_runtime.engines.backends import choose
 from mova_runtime.errors import BundleError
@@ -22,7 +23,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it; the exit status is 1 where a component fails."""
-    only = None if arguments.only is None else arguments.only.split(",")
+    only = None if arguments.only is None else names("--only", arguments.only)
     return 0 if verify_bundle(Bundle.open(arguments.bundle), arguments.backend, only) else 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mova_export.checkpoint.layout import EXPERTS
 from mova_export.checkpoint.load import Checkpoint
-from mova_export.graphs.fusion import adapter_graph
+from mova_export.graphs.adapter import adapter_graph
 from mova_export.graphs.graph import Graph
 from mova_export.graphs.language import language_graph
 from mova_export.graphs.vision import base_graph, expert_graph, text_graph

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from mova_export.graphs.graph import Axes, Graph
-from mova_export.graphs.vision import random
+from mova_export.graphs.inputs import random
 
 _PAST, _NEW = 3, 5
 

@@ -32,7 +32,9 @@ def write_onnx(graph: Graph, path: Path) -> list[Path]:
         The files written, the graph first.
     """
     with _quiet(), torch.no_grad():
-        model = _export_language(graph.module) if isinstance(graph.module, EmbeddingsLlama) else _export(graph)
+        model = (
+            _export_language(graph.module, path.parent) if isinstance(graph.module, EmbeddingsLlama) else _export(graph)
+        )
     _forget_origin(model)
     weights = path.with_name(path.name + _WEIGHTS_SUFFIX)
     ir.save(model, path, external_data=weights.name)
@@ -58,8 +60,8 @@ def _export(graph: Graph) -> ir.Model:
     return program.model
 
 
-def _export_language(module: EmbeddingsLlama) -> ir.Model:
-    with tempfile.TemporaryDirectory() as folder:
+def _export_language(module: EmbeddingsLlama, beside: Path) -> ir.Model:
+    with tempfile.TemporaryDirectory(dir=beside) as folder:
         path = Path(folder) / "llm.onnx"
         write_with_optimum(module, path, OPSET)
         model = ir.load(path)

@@ -6,18 +6,13 @@ import torch
 from torch import Tensor
 
 from mova_export.graphs.graph import Graph
+from mova_export.graphs.inputs import SEED, random
 from mova_export.modules.clip import ClipEncoder
 from mova_export.modules.expert import Expert
 from mova_export.modules.text import TextEncoder
 from mova_runtime.bundle.manifest import PatchInput, PixelInput
 
 _BATCH = {0: "batch"}
-_SEED = 20240422
-
-
-def random(*shape: int) -> Tensor:
-    """Standard normal numbers, the same for the same shape."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(_SEED))
 
 
 def pixels(batch: int, kind: PixelInput) -> Tensor:
@@ -62,7 +57,7 @@ def text_graph(module: TextEncoder) -> Graph:
     """ids and mask [batch, tokens] int64 to text [batch, hidden]."""
     axes = {0: "batch", 1: "tokens"}
     vocabulary = module.bert.config.vocab_size
-    ids = torch.randint(vocabulary, (2, 12), generator=torch.Generator().manual_seed(_SEED))
+    ids = torch.randint(vocabulary, (2, 12), generator=torch.Generator().manual_seed(SEED))
     mask = torch.ones_like(ids)
     mask[1, 7:] = 0
     inputs = {"ids": ids, "mask": mask}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mova_export.modules.sam import EPSILON
+from mova_export.modules.norm import VIT_EPSILON
 
 HEAD_DIM = 64
 """Every published ViT of this family has heads of 64; tensor shapes alone don't tell."""
@@ -63,9 +63,9 @@ class Block(nn.Module):
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=EPSILON)
+        self.norm1 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
         self.attn = Attention(config.width)
-        self.norm2 = nn.LayerNorm(config.width, eps=EPSILON)
+        self.norm2 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
         self.mlp = Mlp(config.width, config.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class BiomedClipEncoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, config.grid**2 + 1, config.width))
         self.patch_embed = PatchEmbed(config.patch, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=EPSILON)
+        self.norm = nn.LayerNorm(config.width, eps=VIT_EPSILON)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[batch, 3, height, width] to [batch, grid², width]."""

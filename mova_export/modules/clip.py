@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from mova_export.errors import CheckpointError
+
 
 class ClipEncoder(nn.Module):
     """Pixels to the patch tokens of one hidden state.
@@ -22,7 +24,7 @@ class ClipEncoder(nn.Module):
     def drop_unused(self) -> None:
         """Leave out what no output depends on."""
         layers = self.vision_model.encoder.layers
-        self.vision_model.encoder.layers = layers[: len(layers) + 1 + self.select_layer]
+        self.vision_model.encoder.layers = layers[: used_layers(len(layers), self.select_layer)]
         self.vision_model.post_layernorm = nn.Identity()
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -30,6 +32,18 @@ class ClipEncoder(nn.Module):
         x = self.vision_model.pre_layrnorm(self.vision_model.embeddings(pixels))
         hidden: Tensor = self.vision_model.encoder(inputs_embeds=x).last_hidden_state
         return hidden[:, 1:]
+
+
+def used_layers(layers: int, select_layer: int) -> int:
+    """How many layers come before hidden state `select_layer`, counted from the end; state 0 is the embeddings.
+
+    Raises:
+        CheckpointError: there is no such state.
+    """
+    used = layers + 1 + select_layer
+    if not 0 < used <= layers:
+        raise CheckpointError(f"mm_vision_select_layer {select_layer} of a tower with {layers} layers does not exist")
+    return used
 
 
 def resize_positions(table: Tensor, grid: int) -> Tensor:

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mova_export.modules import window
-from mova_export.modules.norm import LayerNorm2d
-from mova_export.modules.sam import EPSILON, PatchEmbed
+from mova_export.modules.norm import VIT_EPSILON, LayerNorm2d
+from mova_export.modules.rotary import Rotary
+from mova_export.modules.sam import PatchEmbed
+from mova_export.modules.swiglu import SwiGlu
 from mova_kernels.cross_attention.reference import attention, rotate
 
 OUTPUT_SIDE = 37
@@ -34,18 +36,6 @@ class CodetrConfig:
     def image_side(self) -> int:
         """Side of the image the encoder works on, in pixels; its input is resized to that."""
         return self.grid * self.patch
-
-
-class Rotary(nn.Module):
-    """A stored table of cosines and sines, [tokens, head_dim] each."""
-
-    freqs_cos: Tensor
-    freqs_sin: Tensor
-
-    def __init__(self, tokens: int, head_dim: int) -> None:
-        super().__init__()
-        self.register_buffer("freqs_cos", torch.empty(tokens, head_dim))
-        self.register_buffer("freqs_sin", torch.empty(tokens, head_dim))
 
 
 class RotaryAttention(nn.Module):
@@ -75,31 +65,16 @@ class RotaryAttention(nn.Module):
         return rotate(by_head, self.rope.freqs_cos, self.rope.freqs_sin).transpose(1, 2).flatten(2)
 
 
-class SwiGlu(nn.Module):
-    """SiLU(x·w1)·(x·w2), LayerNorm, w3."""
-
-    def __init__(self, width: int, hidden: int, epsilon: float) -> None:
-        super().__init__()
-        self.w1 = nn.Linear(width, hidden)
-        self.w2 = nn.Linear(width, hidden)
-        self.ffn_ln = nn.LayerNorm(hidden, eps=epsilon)
-        self.w3 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., width] to [..., width]."""
-        return self.w3(self.ffn_ln(F.silu(self.w1(x)) * self.w2(x)))
-
-
 class Block(nn.Module):
     """A transformer block; attends in windows where its window is smaller than the map."""
 
     def __init__(self, config: CodetrConfig, side: int) -> None:
         super().__init__()
         self.window = side if side < config.grid else None
-        self.norm1 = nn.LayerNorm(config.width, eps=EPSILON)
+        self.norm1 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
         self.attn = RotaryAttention(config.width, config.heads, side)
-        self.norm2 = nn.LayerNorm(config.width, eps=EPSILON)
-        self.mlp = SwiGlu(config.width, config.hidden, EPSILON)
+        self.norm2 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
+        self.mlp = SwiGlu(config.width, config.hidden, VIT_EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, height, width, channels] to the same."""
@@ -125,10 +100,10 @@ class CodetrEncoder(nn.Module):
         self.out_norm = nn.LayerNorm(config.width)
         self.neck = nn.Sequential(
             nn.Conv2d(config.width, config.out_channels, 1, bias=False),
-            LayerNorm2d(config.out_channels, eps=EPSILON),
+            LayerNorm2d(config.out_channels, eps=VIT_EPSILON),
             nn.GELU(),
             nn.Conv2d(config.out_channels, config.out_channels, 3, padding=1, bias=False),
-            LayerNorm2d(config.out_channels, eps=EPSILON),
+            LayerNorm2d(config.out_channels, eps=VIT_EPSILON),
         )
 
     def positions(self) -> Tensor:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+from mova_export.modules.clip import used_layers
+
 MAX_SIDE = 518
 """Larger inputs are resized to the side the published models were trained at."""
 
@@ -27,7 +29,7 @@ class Dinov2Encoder(nn.Module):
     def drop_unused(self) -> None:
         """Leave out what no output depends on."""
         layers = self.model.encoder.layer
-        self.model.encoder.layer = layers[: len(layers) + 1 + self.select_layer]
+        self.model.encoder.layer = layers[: used_layers(len(layers), self.select_layer)]
         self.model.layernorm = nn.Identity()
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+VIT_EPSILON = 1e-6
+"""Of the norms in SAM's, Co-DETR's and timm's vision transformers."""
+
 
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of [batch, channels, height, width]."""

@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mova_export.modules import window
-from mova_export.modules.norm import LayerNorm2d
-
-EPSILON = 1e-6
+from mova_export.modules.norm import VIT_EPSILON, LayerNorm2d
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,9 @@ class Block(nn.Module):
     def __init__(self, config: SamConfig, side: int) -> None:
         super().__init__()
         self.window = side if side < config.grid else None
-        self.norm1 = nn.LayerNorm(config.width, eps=EPSILON)
+        self.norm1 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
         self.attn = RelativeAttention(config.width, config.heads, side)
-        self.norm2 = nn.LayerNorm(config.width, eps=EPSILON)
+        self.norm2 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
         self.mlp = Mlp(config.width, config.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,9 +123,9 @@ class SamEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config, side) for side in config.windows)
         self.neck = nn.Sequential(
             nn.Conv2d(config.width, config.out_channels, 1, bias=False),
-            LayerNorm2d(config.out_channels, eps=EPSILON),
+            LayerNorm2d(config.out_channels, eps=VIT_EPSILON),
             nn.Conv2d(config.out_channels, config.out_channels, 3, padding=1, bias=False),
-            LayerNorm2d(config.out_channels, eps=EPSILON),
+            LayerNorm2d(config.out_channels, eps=VIT_EPSILON),
         )
         if config.stride_channels is not None:
             self.net_2 = nn.Conv2d(config.out_channels, config.stride_channels, 3, stride=2, padding=1, bias=False)

@@ -6,6 +6,7 @@ engines loaded, when a first request needs them.
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,19 +76,19 @@ class Runtime:
             ExpertError: an expert is unknown.
             BundleError, BackendError, MemoryBudgetError: an engine can't be loaded or failed.
         """
-        answer = None
-        for answer in self._answer(image, question, experts, max_new_tokens):  # noqa: B007
-            pass
+        *_, answer = self._speak(*self._prepare(image, question, experts, max_new_tokens))
         assert isinstance(answer, Answer)
         return answer
 
     def stream(
         self, image: ImageSource, question: str, experts: Sequence[str] | None = None, max_new_tokens: int = 128
     ) -> Iterator[str]:
-        """Like `answer`, as pieces of text that never split a character; joined they are the answer's text."""
-        for piece in self._answer(image, question, experts, max_new_tokens):
-            if isinstance(piece, str):
-                yield piece
+        """Like `answer`, as pieces of text that never split a character; joined they are the answer's text.
+
+        Mistakes are raised here; engines load and run as the pieces are asked for.
+        """
+        prepared = self._prepare(image, question, experts, max_new_tokens)
+        return (piece for piece in self._speak(*prepared) if isinstance(piece, str))
 
     def route(self, image: ImageSource, question: str) -> Routing:
         """Ask which experts suit the question; no expert is loaded. Raises like `answer`."""
@@ -118,9 +119,11 @@ class Runtime:
         """
         from mova_runtime.encoder import Pair  # noqa: PLC0415  # imports numpy
 
+        if isinstance(experts, str) or not isinstance(experts, Sequence):
+            raise ExpertError(f"experts are a sequence of choices, one an image, not {experts!r}")
         if not len(images) == len(questions) == len(experts):
             raise ExpertError(f"{len(images)} images, {len(questions)} questions and {len(experts)} choices of experts")
-        if not images:
+        if len(images) == 0:
             return []
         choices = [parse.check(names, self.manifest.vision.experts) for names in experts]
         model, trace = self._model, Trace()
@@ -163,21 +166,29 @@ class Runtime:
     ) -> None:
         self.close()
 
-    def _answer(
+    def _prepare(
         self, image: ImageSource, question: str, experts: Sequence[str] | None, max_new_tokens: int
-    ) -> Iterator[str | Answer]:
-        """Pieces of text, then the answer."""
-        from mova_runtime.request import Generated  # noqa: PLC0415  # imports numpy
-
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+    ) -> tuple[Request, tuple[str, ...] | None, int]:
+        """Everything that can be found wrong before an engine is loaded."""
+        try:
+            limit = 0 if isinstance(max_new_tokens, bool) else operator.index(max_new_tokens)
+        except TypeError:
+            limit = 0
+        if limit < 1:
             raise QuestionError(f"max_new_tokens must be a positive whole number, not {max_new_tokens!r}")
         chosen = self._check_experts(experts)
         request = self._request(image, question)
         request.check_length(routed=chosen is None)
+        return request, chosen, limit
+
+    def _speak(self, request: Request, chosen: tuple[str, ...] | None, limit: int) -> Iterator[str | Answer]:
+        """Pieces of text, then the answer."""
+        from mova_runtime.request import Generated  # noqa: PLC0415  # imports numpy
+
         routing = request.route() if chosen is None else Routing(chosen, "", ())
         visual = request.fuse(routing.experts)
         said = Generated([])
-        yield from request.answer(visual, max_new_tokens, said)
+        yield from request.answer(visual, limit, said)
         yield Answer(
             text=said.text,
             tokens=tuple(said.tokens),

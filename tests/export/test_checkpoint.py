@@ -147,6 +147,11 @@ def test_another_model_type(copy: Path) -> None:
         ("topk_experts", 0),
         ("mm_use_im_start_end", True),
         ("hidden_size", None),
+        ("num_routing_tokens", 0),
+        ("mm_hidden_size", 0),
+        ("max_position_embeddings", -5),
+        ("expert_channels", [True] * 7),
+        ("image_aspect_ratio", "anyres"),
     ],
 )
 def test_config_fields_are_checked(field: str, value: object, copy: Path) -> None:
@@ -154,6 +159,39 @@ def test_config_fields_are_checked(field: str, value: object, copy: Path) -> Non
     with pytest.raises(CheckpointError, match=rf"{field}|start, end") as error:
         Checkpoint(copy)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_attention_heads": 0},
+        {"num_attention_heads": "x"},
+        {"vocab_size": -1},
+        {"rope_scaling": {"rope_type": "unheard-of"}},
+        {"hidden_act": "unheard-of"},
+    ],
+)
+def test_a_configuration_that_makes_no_model(fields: dict[str, object], copy: Path) -> None:
+    edit_config(copy, **fields)
+    with pytest.raises(CheckpointError, match=r"llm: |don't fit") as error:
+        Checkpoint(copy).check(["llm"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_layer_that_does_not_exist(copy: Path) -> None:
+    edit_config(copy, mm_vision_select_layer=-100)
+    with pytest.raises(CheckpointError, match="mm_vision_select_layer -100 of a tower with 3 layers"):
+        Checkpoint(copy).load("base")
+
+
+def test_tied_embeddings_are_read_once(copy: Path) -> None:
+    edit_config(copy, tie_word_embeddings=True)
+    rewrite(shard_of(copy, "lm_head.weight"), lambda tensors: tensors.pop("lm_head.weight"))  # type: ignore[arg-type, return-value]
+    edit_index(copy, lambda weight_map: weight_map.pop("lm_head.weight"))  # type: ignore[arg-type, return-value]
+    opened = Checkpoint(copy)
+    opened.check(["llm"])
+    state = opened.load("llm").state_dict()
+    assert torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"])
 
 
 def test_config_is_not_json(copy: Path) -> None:
@@ -318,6 +356,14 @@ def test_truncated_pickle(keep: int, copy: Path) -> None:
     with pytest.raises(CheckpointError, match=shard.name) as error:
         Checkpoint(copy)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(range(256)) * 40, b"PK\x03\x04" + bytes(500)])
+def test_a_shard_of_noise(content: bytes, copy: Path) -> None:
+    as_pickled(copy)
+    sorted(copy.glob("*.bin"))[0].write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"truncated or corrupted \(.+\)"):
+        Checkpoint(copy)
 
 
 def test_pickle_of_something_else(copy: Path) -> None:

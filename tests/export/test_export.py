@@ -150,12 +150,64 @@ def test_overwrite_replaces_a_bundle(checkpoint: MakePath, tmp_path: Path, mova_
 def test_a_failed_overwrite_keeps_the_old_bundle(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     out.mkdir()
-    (out / "manifest.json").write_text("{}")
+    (out / "manifest.json").write_text('{"format": "mova-bundle"}')
     with contextlib.suppress(KeyError), BundleWriter(out, overwrite=True) as writer:
         writer.path("components/x").write_text("half")
         raise KeyError
     assert leftovers(tmp_path) == ["bundle"]
-    assert (out / "manifest.json").read_text() == "{}"
+    assert (out / "manifest.json").read_text() == '{"format": "mova-bundle"}'
+
+
+@pytest.mark.parametrize("kind", ["another manifest.json", "a bundle with something precious"])
+def test_what_only_looks_like_a_bundle_is_not_overwritten(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    ours = kind != "another manifest.json"
+    (out / "manifest.json").write_text(json.dumps({"format": "mova-bundle"} if ours else {"name": "my extension"}))
+    (out / ("thesis.txt" if ours else "components")).write_text("mine")
+    with pytest.raises(ExportError, match="is not a bundle"):
+        BundleWriter(out, overwrite=True)
+
+
+def test_a_link_to_a_bundle_is_written_through(bundle: MakePath, tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    with BundleWriter(link, overwrite=True) as writer:
+        writer.finish(Bundle.open(bundle(2)).manifest)
+    assert link.is_symlink()
+    assert (target / "manifest.json").is_file()
+    assert leftovers(tmp_path) == ["link", "target"]
+
+
+def test_when_the_swap_fails_the_old_bundle_comes_back(
+    bundle: MakePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "manifest.json").write_text(json.dumps({"format": "mova-bundle", "old": True}))
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if ".partial-" in self.name:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    manifest = Bundle.open(bundle(2)).manifest
+    with pytest.raises(ExportError, match="input/output error"), BundleWriter(out, overwrite=True) as writer:
+        writer.finish(manifest)
+    assert json.loads((out / "manifest.json").read_text())["old"]
+    assert leftovers(tmp_path) == ["bundle"]
+
+
+def test_an_export_at_work_is_not_taken_for_abandoned(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "bundle") as first:
+        file = first.path("components/x")
+        file.write_text("half")
+        with BundleWriter(tmp_path / "bundle"):
+            assert file.read_text() == "half"
+    assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("limit", [1_000, 1_000_000])
@@ -174,7 +226,7 @@ def test_too_little_space_is_told_before_anything_is_exported(tmp_path: Path) ->
         writer.require(2**60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_polite_kill_leaves_nothing(number: signal.Signals, checkpoint: MakePath, tmp_path: Path) -> None:
     process = start_export(checkpoint(2), tmp_path)
     process.send_signal(number)
@@ -196,6 +248,12 @@ def test_a_hard_kill_leaves_no_bundle_and_the_next_export_cleans_up(
     assert leftovers(tmp_path) == ["bundle"]
 
 
+def heed_signals() -> None:
+    """A test run in the background ignores these, and its children would inherit that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start_export(source: Path, folder: Path) -> subprocess.Popen[str]:
     """An export that is half-way: its first component is being written."""
     command = [sys.executable, "-m", "mova_export", "export", str(source), "--out", str(folder / "bundle")]
@@ -205,7 +263,7 @@ def start_export(source: Path, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
+        preexec_fn=heed_signals,
     )
     deadline = time.monotonic() + 120
     while not list(folder.glob(".bundle.partial-*/components")):
@@ -222,7 +280,7 @@ def start_export(source: Path, folder: Path) -> subprocess.Popen[str]:
     ("arguments", "text"),
     [
         (("--only", "base,eyes"), "unknown component eyes"),
-        (("--only", ","), "names no component"),
+        (("--only", ","), "names nothing"),
         (("--tower", "base"), "expected NAME=FOLDER"),
         (("--tower", "eyes=/tmp"), "unknown"),
         (("--tower", "base=/does/not/exist"), "no such folder"),

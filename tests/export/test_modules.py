@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mova_export.graphs.adapter import AdapterGraph
+from mova_export.graphs.pairs import AdapterGraph
 from mova_export.modules import window
 from mova_export.modules.adapter.adapter import AdapterConfig, MovAdapter
 from mova_export.modules.align import align

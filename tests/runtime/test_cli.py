@@ -127,17 +127,13 @@ def test_a_mistake_in_a_run(mova_command, asked, option, value, word):
         ("--memory-budget", "1KiB", "the budget is 1.0 KiB"),
         ("--threads", "0", "threads must be a whole number from 1 to 256"),
         ("--threads", "-3", "threads must be a whole number from 1 to 256"),
-        ("--trace", "/absent/folder/trace.json", "can't be written"),
+        ("--trace", "/absent/folder/trace.json", "its folder does not exist"),
         ("--colour", "red", "unrecognized arguments"),
     ],
 )
 def test_a_mistake_in_an_option(mova_command, asked, option, value, word):
     done = mova_command(*asked, f"{option}={value}")
-    if option == "--trace":
-        assert (done.status, len(done.error_lines)) == (2, 1)
-        assert word in done.error
-    else:
-        assert_user_mistake(done, word)
+    assert_user_mistake(done, word)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +195,7 @@ def test_verify_passes_every_component(mova_command, bundle):
 
 def test_verify_of_an_unknown_component(mova_command, bundle):
     assert_user_mistake(mova_command("verify", bundle(2), "--only", "clip"), "no component clip")
-    assert_user_mistake(mova_command("verify", bundle(2), "--only", ""), "no component")
+    assert_user_mistake(mova_command("verify", bundle(2), "--only", ""), "names nothing")
 
 
 def altered(array, how):

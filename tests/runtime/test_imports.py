@@ -95,7 +95,7 @@ def test_exporting_without_its_packages_says_what_to_install(tmp_path):
         "print(main(['export', sys.argv[1], '--out', sys.argv[2]]))"
     )
     message, status = python(code, tmp_path, tmp_path / "out").splitlines()
-    assert "pip install 'mova-export[export]'" in message
+    assert "exporting needs torch; install the project with its `export` extra" in message
     assert status == "2"
 
 

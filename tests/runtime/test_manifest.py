@@ -146,7 +146,7 @@ def test_a_bundle_without_the_language_model_opens(tmp_path, data):
 
 def test_an_artifact_without_files_is_none(tmp_path, data):
     data["components"]["sam"]["artifacts"][0]["files"] = []
-    with pytest.raises(BundleError, match="'sam' was not exported"):
+    with pytest.raises(BundleError, match=r"components\.sam: an artifact lacks files"):
         opened(tmp_path, data).artifact("sam")
 
 
@@ -272,3 +272,30 @@ def test_a_bundle_may_itself_be_a_link(tmp_path, data):
     (tmp_path / "link").symlink_to(real, target_is_directory=True)
     Bundle.open(tmp_path / "link")
     Bundle.open(str(tmp_path / "link"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda data: data["vision"].update(routing_tokens=5), "vision.routing_tokens"),
+        (lambda data: data["vision"].update(visual_tokens=17), "visual tokens"),
+        (lambda data: data["vision"]["experts"][0].update(name="sam"), "share a name"),
+        (lambda data: data["preprocessing"]["clip"].update(side=-3), "preprocessing.clip"),
+        (lambda data: data["preprocessing"]["high"].update(std=[0.0, 1.0, 1.0]), "preprocessing.high"),
+        (lambda data: data["preprocessing"]["flattened"].update(max_patches=2048), "square number"),
+        (lambda data: data["preprocessing"]["pad_colour"].pop("high"), "pad_colour.high"),
+        (lambda data: data["preprocessing"]["pad_colour"].update(clip=[1, 2, 999]), "pad_colour.clip"),
+        (lambda data: data["language"].update(layers=99), "99 layers"),
+        (lambda data: data["language"].update(embeddings=None), "embedding table"),
+        (lambda data: data["text"].update(max_tokens=1), "text"),
+        (lambda data: data["prompts"].update(user="hello"), "prompts"),
+        (lambda data: data["components"]["sam"]["artifacts"][0].update(parity=[]), "components.sam"),
+        (lambda data: data["components"]["adapter"].update(inputs=[]), "components.adapter"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, data, change, named):
+    change(data)
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(BundleError, match=named) as error:
+        Bundle.open(tmp_path)
+    assert "\n" not in str(error.value)

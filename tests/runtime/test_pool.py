@@ -280,5 +280,5 @@ def test_backends_by_name():
 
 def test_without_a_backend_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("mova_runtime.engines.ort.is_installed", lambda: False)
-    with pytest.raises(BackendError, match=r"pip install 'mova-export\[cpu\]'"):
+    with pytest.raises(BackendError, match="pip install onnxruntime"):
         choose("auto")

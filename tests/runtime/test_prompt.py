@@ -228,7 +228,9 @@ def test_a_long_question_counts_by_its_beginning(opened):
         ("<image>\nWhy?", "Why?"),
         ("Why?\n<image>", "Why?"),
         ("What is <image> here?", "What is <image> here?"),
-        ("<image> Why?", "<image> Why?"),
+        ("<image> Why?", "Why?"),
+        ("Why? <image>", "Why?"),
+        (" <image>\n  Why?", "Why?"),
         ("  Why? ", "  Why? "),
     ],
 )

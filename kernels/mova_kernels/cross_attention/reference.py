@@ -1,4 +1,4 @@
-"""Rotary embedding and attention, plainly: one operation a line, float32 inside."""
+"""Rotary embedding and attention, plainly: one operation a line, the softmax in float32."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mova_export.modules.codetr import Rotary
+from mova_export.modules.rotary import Rotary
 from mova_kernels.combine.reference import EPSILON
 from mova_kernels.cross_attention.reference import attention, rotate
 

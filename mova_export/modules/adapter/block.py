@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mova_export.modules.adapter.attention import CrossAttention, SelfAttention
-from mova_export.modules.codetr import SwiGlu
+from mova_export.modules.swiglu import SwiGlu
 from mova_export.modules.typed import ModuleListOf
 from mova_kernels.combine.reference import EPSILON, combine
 from mova_kernels.gate.reference import gate

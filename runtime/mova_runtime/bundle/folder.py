@@ -7,6 +7,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mova_runtime.bundle.check import check
 from mova_runtime.bundle.manifest import FORMAT, VERSION, Artifact, Component, File, Manifest
 from mova_runtime.bundle.schema import from_json
 from mova_runtime.errors import BundleError, IntegrityError, ManifestVersionError
@@ -56,6 +57,7 @@ class Bundle:
             raise BundleError(f"{file}: can't be read ({error.strerror})") from None
         _check_version(data, file)
         bundle = cls(root, from_json(Manifest, data, MANIFEST))
+        check(bundle.manifest)
         for member in bundle.files():
             bundle.path(member)
         return bundle

@@ -23,5 +23,5 @@ def choose(name: str, threads: int | None = None) -> Backend:
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
         raise BackendError(f"threads must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")
     if not ort.is_installed():
-        raise BackendError("no engine backend is installed; pip install 'mova-export[cpu]' brings ONNX Runtime")
+        raise BackendError("no engine backend is installed; pip install onnxruntime")
     return ort.OrtBackend(threads)

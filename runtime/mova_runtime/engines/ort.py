@@ -45,7 +45,10 @@ def open_engine(model: Path, name: str, size: int, threads: int | None = None) -
     Raises:
         BackendError: ONNX Runtime can't load it.
     """
-    import onnxruntime as ort  # noqa: PLC0415  # slow to import, and not needed to open a bundle
+    try:
+        import onnxruntime as ort  # noqa: PLC0415  # slow to import, and not needed to open a bundle
+    except ImportError as error:
+        raise BackendError(f"ort: onnxruntime is installed but can't be imported ({_first_line(error)})") from error
 
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY

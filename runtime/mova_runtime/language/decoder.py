@@ -9,6 +9,7 @@ import numpy as np
 
 from mova_runtime.bundle.manifest import Language
 from mova_runtime.engines.protocol import Binding, Engine
+from mova_runtime.errors import BundleError
 from mova_runtime.language.prompt import Prompt
 
 PREFILL_CHUNK = 512
@@ -74,5 +75,10 @@ class Decoder:
         return total
 
     def _embed(self, tokens: tuple[int, ...]) -> np.ndarray:
+        if max(tokens, default=0) >= len(self._embeddings):
+            raise BundleError(
+                f"the tokenizer gave token {max(tokens)}, the language model knows {len(self._embeddings)}; "
+                "the checkpoint's tokenizer and weights don't belong together"
+            )
         rows: np.ndarray = self._embeddings[list(tokens)]
         return np.asarray(rows, np.float32)

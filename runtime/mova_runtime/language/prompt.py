@@ -42,8 +42,11 @@ class PromptBuilder:
         if not isinstance(question, str):
             raise QuestionError(f"a question is text, not {type(question).__name__}")
         placeholder = self._prompts.image_placeholder
-        question = question.removeprefix(placeholder + "\n").removesuffix("\n" + placeholder)
-        if not question.strip() or question.strip() == placeholder:
+        if question.lstrip().startswith(placeholder):
+            question = question.lstrip().removeprefix(placeholder).lstrip()
+        if question.rstrip().endswith(placeholder):
+            question = question.rstrip().removesuffix(placeholder).rstrip()
+        if not question.strip():
             raise QuestionError("the question is empty")
         try:
             question.encode("utf-8")

@@ -1,0 +1,17 @@
+"""Options that several commands read alike."""
+
+from __future__ import annotations
+
+from mova_runtime import MovaError
+
+
+def names(option: str, value: str) -> list[str]:
+    """The names in a comma-separated value.
+
+    Raises:
+        MovaError: it names nothing.
+    """
+    found = [name.strip() for name in value.split(",") if name.strip()]
+    if not found:
+        raise MovaError(f"{option} {value!r} names nothing")
+    return found
