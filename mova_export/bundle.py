@@ -12,6 +12,9 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from torch import Tensor
+
 from mova_export.errors import ExportError
 from mova_runtime.bundle import MANIFEST, Manifest, sha256_of
 from mova_runtime.bundle.manifest import FORMAT, File
@@ -73,6 +76,18 @@ class BundleWriter:
     def record(self, path: Path) -> File:
         """The manifest's entry for a file that was written."""
         return File(path.relative_to(self._partial).as_posix(), path.stat().st_size, sha256_of(path))
+
+    def array(self, relative: str, tensor: Tensor) -> File:
+        """Write a tensor as `.npy`."""
+        path = self.path(relative)
+        np.save(path, tensor.contiguous().numpy(), allow_pickle=False)
+        return self.record(path)
+
+    def text(self, relative: str, text: str) -> File:
+        """Write text."""
+        path = self.path(relative)
+        path.write_text(text, encoding="utf-8")
+        return self.record(path)
 
     def require(self, size: int) -> None:
         """See that the disk has room.
