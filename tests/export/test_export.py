@@ -120,7 +120,7 @@ def test_pickled_bfloat16_checkpoint_exports(tmp_path: Path, mova_command: MovaC
         assert rt.features(case.image, "deplot").shape == (144, 48)
         with pytest.raises(mova_runtime.BundleError, match="without component 'sam'"):
             rt.features(case.image, "sam")
-        with pytest.raises(mova_runtime.BundleError, match="without component 'adapter'"):
+        with pytest.raises(mova_runtime.BundleError, match="without component 'text'"):
             rt.answer(case.image, case.question)
 
 
