@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Collection
 
+from tokenizers import Tokenizer
+
 from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.layout import EXPERTS
 from mova_export.checkpoint.load import EMBEDDINGS, Checkpoint
@@ -12,7 +14,7 @@ from mova_export.checkpoint.prompts import routing_letters
 from mova_export.checkpoint.tokenizer import beginning_of_sequence, cleans_up_spaces
 from mova_export.graphs.components import EXPERT_INPUTS
 from mova_runtime.bundle import sha256_of
-from mova_runtime.bundle.manifest import Expert, File, Language, Provenance, Vision
+from mova_runtime.bundle.manifest import Expert, Language, Provenance, Vision
 
 _TOOLS = ("mova-export", "torch", "transformers", "optimum-onnx", "onnx", "onnxscript", "onnxruntime")
 
@@ -31,16 +33,16 @@ def vision(checkpoint: Checkpoint) -> Vision:
     )
 
 
-def language(writer: BundleWriter, checkpoint: Checkpoint, tokenizer: File, chosen: Collection[str]) -> Language:
-    """Sizes of the language model; its embedding table is written where the model was exported."""
+def language(writer: BundleWriter, checkpoint: Checkpoint, tokenizer: Tokenizer, chosen: Collection[str]) -> Language:
+    """Sizes of the language model; its tokenizer is written, and its embedding table where the model was exported."""
     llama = checkpoint.llama_config
     embeddings = None
     if "llm" in chosen:
         table = checkpoint.reader.tensor(EMBEDDINGS)
         embeddings = writer.array("components/llm/embeddings.npy", table)
     return Language(
-        tokenizer=tokenizer,
-        bos=beginning_of_sequence(checkpoint.path),
+        tokenizer=writer.text("tokenizers/language.json", tokenizer.to_str()),
+        bos=beginning_of_sequence(checkpoint.path, tokenizer),
         embeddings=embeddings,
         hidden=llama.hidden_size,
         layers=llama.num_hidden_layers,

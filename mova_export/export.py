@@ -93,9 +93,7 @@ def export(
             preprocessing=checkpoint.preprocessing,
             prompts=chosen_prompts,
             text=Text(writer.text("tokenizers/text.json", text.to_str()), MAX_TEXT_TOKENS, QUESTION),
-            language=description.language(
-                writer, checkpoint, writer.text("tokenizers/language.json", language.to_str()), chosen
-            ),
+            language=description.language(writer, checkpoint, language, chosen),
             components=exported,
             provenance=description.provenance(checkpoint),
         )

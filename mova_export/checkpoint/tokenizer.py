@@ -32,11 +32,11 @@ def cleans_up_spaces(checkpoint: Path) -> bool:
     return bool(_tokenizer_config(checkpoint).get("clean_up_tokenization_spaces", True))
 
 
-def beginning_of_sequence(checkpoint: Path) -> int | None:
+def beginning_of_sequence(checkpoint: Path, tokenizer: Tokenizer) -> int | None:
     """The id of what the language model's tokenizer calls BOS; None where it has none."""
     token = _tokenizer_config(checkpoint).get("bos_token")
     content = token.get("content") if isinstance(token, dict) else token
-    return None if content is None else language_tokenizer(checkpoint).token_to_id(str(content))
+    return None if content is None else tokenizer.token_to_id(str(content))
 
 
 def text_tokenizer(folder: Path | None) -> Tokenizer:

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mova_export.modules import window
 from mova_export.modules.norm import VIT_EPSILON, LayerNorm2d
 from mova_export.modules.rotary import Rotary
 from mova_export.modules.sam import PatchEmbed
 from mova_export.modules.swiglu import SwiGlu
+from mova_export.modules.window import WindowBlock
 from mova_kernels.cross_attention.reference import attention, rotate
 
 OUTPUT_SIDE = 37
@@ -65,27 +65,11 @@ class RotaryAttention(nn.Module):
         return rotate(by_head, self.rope.freqs_cos, self.rope.freqs_sin).transpose(1, 2).flatten(2)
 
 
-class Block(nn.Module):
-    """A transformer block; attends in windows where its window is smaller than the map."""
-
-    def __init__(self, config: CodetrConfig, side: int) -> None:
-        super().__init__()
-        self.window = side if side < config.grid else None
-        self.norm1 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
-        self.attn = RotaryAttention(config.width, config.heads, side)
-        self.norm2 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
-        self.mlp = SwiGlu(config.width, config.hidden, VIT_EPSILON)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, height, width, channels] to the same."""
-        normalised = self.norm1(x)
-        if self.window is None:
-            attended = self.attn(normalised)
-        else:
-            windows = self.attn(window.partition(normalised, self.window))
-            attended = window.merge(windows, self.window, x.shape[1], x.shape[2])
-        x = x + attended
-        return x + self.mlp(self.norm2(x))
+def _block(config: CodetrConfig, side: int) -> WindowBlock:
+    attn = RotaryAttention(config.width, config.heads, side)
+    return WindowBlock(
+        config.width, side if side < config.grid else None, attn, SwiGlu(config.width, config.hidden, VIT_EPSILON)
+    )
 
 
 class CodetrEncoder(nn.Module):
@@ -96,7 +80,7 @@ class CodetrEncoder(nn.Module):
         self.config = config
         self.patch_embed = PatchEmbed(config.patch, config.width)
         self.pos_embed = nn.Parameter(torch.empty(1, config.position_grid**2 + 1, config.width))
-        self.blocks = nn.ModuleList(Block(config, side) for side in config.windows)
+        self.blocks = nn.ModuleList(_block(config, side) for side in config.windows)
         self.out_norm = nn.LayerNorm(config.width)
         self.neck = nn.Sequential(
             nn.Conv2d(config.width, config.out_channels, 1, bias=False),

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mova_export.modules import window
 from mova_export.modules.norm import VIT_EPSILON, LayerNorm2d
+from mova_export.modules.window import WindowBlock
 
 
 @dataclass(frozen=True)
@@ -77,29 +77,6 @@ class RelativeAttention(nn.Module):
         return self.proj(out)
 
 
-class Block(nn.Module):
-    """A transformer block; attends in windows where its window is smaller than the map."""
-
-    def __init__(self, config: SamConfig, side: int) -> None:
-        super().__init__()
-        self.window = side if side < config.grid else None
-        self.norm1 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
-        self.attn = RelativeAttention(config.width, config.heads, side)
-        self.norm2 = nn.LayerNorm(config.width, eps=VIT_EPSILON)
-        self.mlp = Mlp(config.width, config.hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, height, width, channels] to the same."""
-        normalised = self.norm1(x)
-        if self.window is None:
-            attended = self.attn(normalised)
-        else:
-            windows = self.attn(window.partition(normalised, self.window))
-            attended = window.merge(windows, self.window, x.shape[1], x.shape[2])
-        x = x + attended
-        return x + self.mlp(self.norm2(x))
-
-
 class PatchEmbed(nn.Module):
     """Patches to tokens, channels last."""
 
@@ -112,6 +89,11 @@ class PatchEmbed(nn.Module):
         return self.proj(pixels).permute(0, 2, 3, 1)
 
 
+def _block(config: SamConfig, side: int) -> WindowBlock:
+    attn = RelativeAttention(config.width, config.heads, side)
+    return WindowBlock(config.width, side if side < config.grid else None, attn, Mlp(config.width, config.hidden))
+
+
 class SamEncoder(nn.Module):
     """Pixels to tokens: SAM's neck output, or with `stride_channels` that of Vary's stride-2 convolution."""
 
@@ -120,7 +102,7 @@ class SamEncoder(nn.Module):
         self.config = config
         self.patch_embed = PatchEmbed(config.patch, config.width)
         self.pos_embed = nn.Parameter(torch.empty(1, config.grid, config.grid, config.width))
-        self.blocks = nn.ModuleList(Block(config, side) for side in config.windows)
+        self.blocks = nn.ModuleList(_block(config, side) for side in config.windows)
         self.neck = nn.Sequential(
             nn.Conv2d(config.width, config.out_channels, 1, bias=False),
             LayerNorm2d(config.out_channels, eps=VIT_EPSILON),

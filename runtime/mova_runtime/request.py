@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -85,16 +86,15 @@ class Request:
             QuestionError: it does not, with the numbers.
         """
         vision = self._model.manifest.vision
-        self._fit(self._model.prompts.answer(self._question), vision.visual_tokens)
+        self._fit(self._answer_prompt, vision.visual_tokens)
         if routed:
-            self._fit(self._model.prompts.routing(self._question), vision.routing_tokens)
+            self._fit(self._routing_prompt, vision.routing_tokens)
 
     def route(self) -> Routing:
         """Ask the language model which experts suit the question; no expert runs."""
         visual = self._model.encoder.pool_for_routing(self.fuse((), stage="adapter (routing)").tokens)
-        prompt = self._model.prompts.routing(self._question)
-        said = Generated([])
-        for _ in self._generate(prompt, visual, self._model.manifest.prompts.routing_max_new_tokens, said, "route"):
+        limit, said = self._model.manifest.prompts.routing_max_new_tokens, Generated([])
+        for _ in self._generate(self._routing_prompt, visual, limit, said, "route"):
             pass
         experts = parse(said.text, self._model.manifest.vision.experts)
         return Routing(experts, said.text, tuple(said.tokens))
@@ -110,9 +110,17 @@ class Request:
 
     def answer(self, visual: Visual, max_new_tokens: int, said: Generated) -> Iterator[str]:
         """Pieces of the answer's text; `said` has all of it at the end."""
-        prompt = self._model.prompts.answer(self._question)
+        prompt = self._answer_prompt
         self.prompt_tokens = prompt.text_tokens + len(visual.tokens)
         return self._generate(prompt, visual.tokens, max_new_tokens, said, "answer")
+
+    @cached_property
+    def _answer_prompt(self) -> Prompt:
+        return self._model.prompts.answer(self._question)
+
+    @cached_property
+    def _routing_prompt(self) -> Prompt:
+        return self._model.prompts.routing(self._question)
 
     def _expert(self, name: str) -> ExpertFeature:
         return self._once(name, lambda: self._model.encoder.expert(name, [self._inputs], self.trace)[0])

@@ -98,8 +98,6 @@ class OrtBinding:
         self._outputs = list(outputs)
         self._values: dict[str, Any] = {}
         self._held: dict[str, np.ndarray] = {}
-        for output in outputs:
-            self._binding.bind_output(output)
 
     def set(self, name: str, array: np.ndarray) -> None:
         """See `Binding.set`."""
