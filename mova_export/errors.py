@@ -17,7 +17,3 @@ class TensorMismatchError(CheckpointError):
 
 class UnsafePickleError(CheckpointError):
     """A pickled shard holds more than tensors. It was not executed."""
-
-
-class ParityError(ExportError):
-    """An exported graph computes something other than torch."""

@@ -13,9 +13,44 @@ import pytest
 
 from command_line import Done, MovaCommand
 from mova_export.cli import main
+from mova_runtime.engines.nvidia import gpu
 from reference_data import GOLDEN_SEEDS, TWICE
 
 MakePath = Callable[[int], Path]
+
+GPU_TESTS = pytest.StashKey[list[pytest.Item]]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked `gpu` runs where there is one."""
+    if item.get_closest_marker("gpu") and not gpu():
+        pytest.skip("no NVIDIA GPU, or no driver for it")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What did not run for want of a GPU is said at the end."""
+    skipped = {report.nodeid for report in terminalreporter.stats.get("skipped", ())}
+    missed = [item for item in config.stash.get(GPU_TESTS, ()) if item.nodeid in skipped]
+    if missed:
+        modules = {module for item in missed for mark in item.iter_markers("gpu") for module in mark.args}
+        terminalreporter.section("never run on real hardware")
+        terminalreporter.write_line("modules: " + ", ".join(sorted(modules)))
+        for test in sorted({item.nodeid.partition("[")[0] for item in missed}):
+            terminalreporter.write_line(f"  {test}")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember which tests need a GPU."""
+    session.config.stash[GPU_TESTS] = [item for item in session.items if item.get_closest_marker("gpu")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Verdicts and timings of a test run stay out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOVA_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture

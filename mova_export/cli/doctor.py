@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
 import os
 import platform
@@ -11,9 +10,14 @@ import shutil
 from dataclasses import dataclass
 from importlib import metadata
 
+from mova_runtime.engines.choice import BACKENDS, RUNS, lacking
+from mova_runtime.engines.installed import has_module
+from mova_runtime.engines.machine import processor
+from mova_runtime.engines.nvidia import gpu
+
 _EXPORT = ("torch", "transformers", "optimum-onnx", "onnx", "onnxscript", "safetensors", "onnxruntime")
 _RUNTIME = ("numpy", "pillow", "tokenizers")
-_OTHERS = ("onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "triton")
+_OTHERS = ("onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "cuda-bindings", "triton")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     system = f"{platform.system()} {platform.machine()}"
     print(f"Python {platform.python_version()} on {system}, {os.cpu_count()} CPUs, {_memory()}")
     print(f"disk: {shutil.disk_usage('.').free / 2**30:.1f} GiB free here")
-    print(f"NVIDIA driver: {'found' if has_nvidia_driver() else 'not found'}")
+    print(f"processor: {processor()}")
+    print(f"GPU: {_gpu()}")
     print("\ninstalled")
     for package in ("mova-export", *_RUNTIME, *_EXPORT, *_OTHERS):
         print(f"  {package:<18} {_version(package) or '-'}")
@@ -57,16 +62,21 @@ def diagnose() -> list[Ability]:
             "all there" if not missing else f"lacks {', '.join(missing)}; install the project with its `export` extra",
         ),
         _onnx_runtime(),
+        *(_backend(name) for name in BACKENDS if name != "ort"),
+        Ability(
+            "build engines with TensorRT-RTX, for any GPU it knows",
+            has_module("tensorrt_rtx"),
+            "no GPU needed" if has_module("tensorrt_rtx") else "pip install tensorrt-rtx-cu13 (extra `tensorrt-rtx`)",
+        ),
     ]
 
 
-def has_nvidia_driver() -> bool:
-    """Whether the CUDA driver library can be loaded."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
+def _backend(name: str) -> Ability:
+    what = f"run on backend {name}"
+    if lack := lacking(name):
+        return Ability(what, False, lack)
+    able = [precision for precision in RUNS[name] if not lacking(name, precision)]
+    return Ability(what, True, f"in {', '.join(able)}")
 
 
 def _onnx_runtime() -> Ability:
@@ -92,6 +102,11 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _gpu() -> str:
+    found = gpu()
+    return f"{found.name}, {found.capability}, driver for CUDA {found.driver}" if found else "none that CUDA shows"
 
 
 def _memory() -> str:

@@ -22,7 +22,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--experts", metavar="NAME,…", help="use these experts instead of asking the model; `none` for none"
     )
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default: 128)")
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="auto or ort (default: auto)")
+    parser.add_argument(
+        "--backend", default="auto", metavar="NAME", help="auto, ort, ort-cuda, openvino, tensorrt, tensorrt-rtx"
+    )
+    parser.add_argument("--precision", metavar="NAME", help="fp32, fp16, bf16, int8 or int4 (default: the bundle's)")
+    parser.add_argument(
+        "--fallback", metavar="NAME,…", help="what may serve a component that the first choice can't, as in ort:fp32"
+    )
     parser.add_argument("--memory-budget", metavar="SIZE", help="bound on the engines in memory, such as 6GiB")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of an engine (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print one JSON object: answer, tokens, routing, stats")
@@ -35,7 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.trace and not arguments.trace.absolute().parent.is_dir():
         raise mova.MovaError(f"--trace {arguments.trace}: its folder does not exist")
     with mova.open(
-        arguments.bundle, backend=arguments.backend, memory_budget=arguments.memory_budget, threads=arguments.threads
+        arguments.bundle,
+        backend=arguments.backend,
+        precision=arguments.precision,
+        fallback=() if arguments.fallback is None else names("--fallback", arguments.fallback),
+        memory_budget=arguments.memory_budget,
+        threads=arguments.threads,
     ) as runtime:
         answer = runtime.answer(
             arguments.image, arguments.question, _experts(arguments.experts), max_new_tokens=arguments.max_new_tokens
@@ -58,7 +69,13 @@ def summary(answer: mova.Answer) -> list[str]:
     width = max((len(stage["name"]) for stage in stages), default=0)
     return [
         f"experts chosen: {', '.join(answer.routing.experts) or 'none'}",
-        f"engines loaded: {', '.join(answer.stats.engines_loaded)} ({answer.stats.backend}, {answer.stats.precision})",
+        f"engines: {answer.stats.backend}:{answer.stats.precision}, {answer.stats.why}",
+        f"engines loaded: {', '.join(answer.stats.engines_loaded)}",
+        *(
+            f"  {name} was served by {served.by}: {'; '.join(served.refused)}"
+            for name, served in answer.stats.served.items()
+            if served.refused
+        ),
         *(f"  {stage['name']:<{width}} {stage['ms']:9.1f} ms" for stage in stages),
         f"  {'in all':<{width}} {end:9.1f} ms, {len(answer.tokens)} tokens",
     ]

@@ -8,15 +8,17 @@ from pathlib import Path
 
 from mova_export.cli.options import names
 from mova_runtime.bundle import Bundle
-from mova_runtime.engines.backends import choose
-from mova_runtime.errors import BundleError
+from mova_runtime.engines import backends
+from mova_runtime.engines.choice import choose
+from mova_runtime.errors import BundleError, IntegrityError
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser("verify", help="check every component against what torch computed at export")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="auto or ort (default: auto)")
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="whose engines to check (default: auto)")
+    parser.add_argument("--precision", metavar="NAME", help="of the engines (default: the bundle's first)")
     parser.add_argument("--only", metavar="NAME,…", help="these components only")
     parser.set_defaults(run=run)
 
@@ -24,37 +26,60 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run it; the exit status is 1 where a component fails."""
     only = None if arguments.only is None else names("--only", arguments.only)
-    return 0 if verify_bundle(Bundle.open(arguments.bundle), arguments.backend, only) else 1
+    return 0 if verify_bundle(Bundle.open(arguments.bundle), arguments.backend, arguments.precision, only) else 1
 
 
-def verify_bundle(bundle: Bundle, backend_name: str = "auto", only: list[str] | None = None) -> bool:
-    """Print a line for each output; whether all are within tolerance. All of a bundle includes its tokenizers.
+def verify_bundle(
+    bundle: Bundle, backend_name: str = "auto", precision: str | None = None, only: list[str] | None = None
+) -> bool:
+    """Print a line for each output; whether all are within the bar.
+
+    Without `only`, every file of the bundle is checked, those of built engines too, whichever backend is asked for.
+    The verdicts are remembered: what passes here is not checked again when a request loads it.
 
     Raises:
         IntegrityError: a file is not what the manifest says.
+        BackendError: an engine can't be loaded or fails.
     """
-    from mova_runtime.parity import TOLERANCE, verify
+    from mova_runtime.parity.bars import BARS
+    from mova_runtime.parity.gate import Gate
 
-    backend = choose(backend_name)
-    names = list(bundle.manifest.components)
-    if unknown := [name for name in only or () if name not in names]:
-        raise BundleError(f"no component {', '.join(unknown)} in the bundle; it has {', '.join(names)}")
-    print(f"backend {backend.name}, {backend.precision}; an output passes within {TOLERANCE[backend.precision]:.0e}")
-    print(f"{'component':<12}{'output':<22}{'relative L2':>12}{'largest':>11}")
+    choice = choose(bundle, backend_name, precision)
+    backend, gate = backends.make(choice), Gate(bundle)
+    components = list(bundle.manifest.components)
+    if unknown := [name for name in only or () if name not in components]:
+        raise BundleError(f"no component {', '.join(unknown)} in the bundle; it has {', '.join(components)}")
+    print(f"{choice}: {choice.why}")
+    print(f"an output passes with {BARS[choice.precision]}")
+    print(f"{'component':<12}{'output':<22}{'cosine':>10}{'rel. L2':>10}{'of a row':>10}{'largest':>10}  at")
     if only is None:
-        for file in bundle.files():
-            bundle.checked_path(file)
+        _check_files(bundle)
     failed = []
-    for name in only or names:
+    for name in only or components:
         engine = backend.load(bundle, name)
-        verdict = verify(bundle, engine, backend.precision)
-        engine.close()
-        for parity in verdict.outputs:
-            within = parity.relative_l2 <= verdict.tolerance
-            errors = f"{parity.relative_l2:>12.1e}{parity.max_abs:>11.1e}"
-            print(f"{name:<12}{parity.output:<22}{errors}   {'ok' if within else 'FAILED'}")
+        try:
+            verdict = gate.judge(backend, name, engine)
+        finally:
+            engine.close()
+        for output in verdict.outputs:
+            errors = (output.relative_l2, output.worst_row, output.max_abs)
+            figures = f"{output.cosine:>10.6f}" + "".join(f"{error:>10.1e}" for error in errors)
+            mark = "ok" if verdict.bar.passes(output) else "FAILED"
+            print(f"{name:<12}{output.output:<22}{figures}  {list(output.worst)} {mark}", flush=True)
         if not verdict.passed:
             failed.append(name)
     if failed:
         print(f"mova: not what torch computed: {', '.join(failed)}", file=sys.stderr)
     return not failed
+
+
+def _check_files(bundle: Bundle) -> None:
+    for file in bundle.files():
+        bundle.checked_path(file)
+    for record in bundle.engines():
+        try:
+            bundle.checked_path(record.file)
+        except IntegrityError as error:
+            reason = str(error).removesuffix("; copy or export the bundle again")
+            engine = f"the engine of {record.key.component!r} for {record.key.capability}"
+            raise IntegrityError(f"{engine} is damaged: {reason}; run `mova build` again") from None

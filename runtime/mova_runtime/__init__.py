@@ -8,35 +8,41 @@ with mova.open("bundle") as rt:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mova_runtime.errors import (
     BackendError,
     BundleError,
+    EngineKeyError,
     ExpertError,
     ImageError,
     IntegrityError,
     ManifestVersionError,
     MemoryBudgetError,
     MovaError,
+    ParityError,
     QuestionError,
 )
 from mova_runtime.runtime import Runtime
-from mova_runtime.types import Answer, Routing, Stats, Visual
+from mova_runtime.types import Answer, Routing, Served, Stats, Visual
 
 __all__ = [
     "Answer",
     "BackendError",
     "BundleError",
+    "EngineKeyError",
     "ExpertError",
     "ImageError",
     "IntegrityError",
     "ManifestVersionError",
     "MemoryBudgetError",
     "MovaError",
+    "ParityError",
     "QuestionError",
     "Routing",
     "Runtime",
+    "Served",
     "Stats",
     "Visual",
     "open",
@@ -44,20 +50,32 @@ __all__ = [
 
 
 def open(  # `mova.open`, as one opens a file
-    path: str | Path, *, backend: str = "auto", memory_budget: str | int | None = None, threads: int | None = None
+    path: str | Path,
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+    fallback: Sequence[str] = (),
+    memory_budget: str | int | None = None,
+    threads: int | None = None,
 ) -> Runtime:
     """Open a bundle.
 
     Args:
         path: the bundle's folder.
-        backend: "ort", or "auto" for the best that is installed.
+        backend: "ort", "ort-cuda", "openvino", "tensorrt" or "tensorrt-rtx"; "auto" picks by what is installed and
+            what the device is (`Runtime.choice` tells what and why).
+        precision: "fp32", "fp16", "bf16", "int8" or "int4"; None is the first the bundle was exported in.
+        fallback: what may serve a component that the first choice can't, in order: "ort:fp32", a backend, or a
+            precision. Without it nothing falls back.
         memory_budget: bound on the loaded engines' bytes, such as "6GiB"; the least recently used go first.
         threads: threads of each engine; None is one a physical core.
 
     Raises:
         BundleError: the folder is not a bundle, or its manifest is wrong.
         ManifestVersionError: the bundle is of a newer format.
-        BackendError: the backend is unknown or not installed.
+        BackendError: a backend or precision is unknown, not installed, or can't run here.
         MemoryBudgetError: `memory_budget` is not a size.
     """
-    return Runtime(path, backend=backend, memory_budget=memory_budget, threads=threads)
+    return Runtime(
+        path, backend=backend, precision=precision, fallback=fallback, memory_budget=memory_budget, threads=threads
+    )

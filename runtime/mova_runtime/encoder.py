@@ -9,18 +9,22 @@ import numpy as np
 
 from mova_runtime.bundle import Bundle
 from mova_runtime.engines.pool import EnginePool
-from mova_runtime.images import Inputs
+from mova_runtime.engines.protocol import Array, Inputs
+from mova_runtime.images import Inputs as ImageInputs
 from mova_runtime.language.tokenizer import Tokenizer
 from mova_runtime.trace import Trace
 
 
 @dataclass(frozen=True)
 class ExpertFeature:
-    """What an expert made of one image: features [n, Ce]; keys and values [blocks, L, C]; all float32."""
+    """What an expert made of one image: features [n, Ce]; keys and values [blocks, L, C]; all float32.
 
-    features: np.ndarray
-    keys: np.ndarray
-    values: np.ndarray
+    They are where the expert ran: on the host, or in a GPU's memory.
+    """
+
+    features: Array
+    keys: Array
+    values: Array
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,12 @@ class Encoder:
         self._text = manifest.text
         self._tokenizer = Tokenizer(bundle.checked_path(manifest.text.tokenizer))
 
-    def base(self, images: Sequence[Inputs], trace: Trace) -> np.ndarray:
-        """Base features [batch, L, C]."""
+    def base(self, images: Sequence[ImageInputs], trace: Trace) -> Array:
+        """Base features [batch, L, C], where they were computed."""
         with trace.stage("preprocess clip"):
             pixels = np.stack([image["clip"] for image in images])
         with self._pool.lease("base", trace) as engine, trace.stage("base"):
-            return engine.run({"pixels": pixels})["features"]
+            return engine.keep({"pixels": pixels})["features"]
 
     def text(self, questions: Sequence[str], trace: Trace) -> np.ndarray:
         """Text features [batch, hidden] for the gate."""
@@ -65,29 +69,26 @@ class Encoder:
         with self._pool.lease("text", trace) as engine, trace.stage("text"):
             return engine.run({"ids": ids, "mask": mask})["text"]
 
-    def expert(self, name: str, images: Sequence[Inputs], trace: Trace) -> list[ExpertFeature]:
+    def expert(self, name: str, images: Sequence[ImageInputs], trace: Trace) -> list[ExpertFeature]:
         """One expert's feature of each image."""
         kind = self._inputs[name]
         with trace.stage(f"preprocess {kind}"):
             batch = np.stack([image[kind] for image in images])
         with self._pool.lease(name, trace) as engine, trace.stage(name):
-            out = engine.run({"patches" if kind == "flattened" else "pixels": batch})
-        return [ExpertFeature(*arrays) for arrays in zip(out["features"], out["keys"], out["values"], strict=True)]
+            out = engine.keep({"patches" if kind == "flattened" else "pixels": batch})
+        features, keys, values = out["features"], out["keys"], out["values"]
+        return [ExpertFeature(features[i], keys[i], values[i]) for i in range(len(images))]
 
     def fuse(
-        self, base: np.ndarray, text: np.ndarray, pairs: Sequence[Pair], trace: Trace, stage: str = "adapter"
+        self, base: Array, text: np.ndarray, pairs: Sequence[Pair], trace: Trace, stage: str = "adapter"
     ) -> tuple[np.ndarray, np.ndarray]:
         """Visual tokens [batch, T, H] and gates [blocks, batch, 7]; any number of pairs, also none."""
-        blocks = self._blocks
-        shape = (len(pairs), blocks, *base.shape[1:])
-        keys, values = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        for p, pair in enumerate(pairs):
-            keys[p], values[p] = pair.feature.keys, pair.feature.values
-        inputs = {
+        nothing = np.empty((0, self._blocks, *base.shape[1:]), np.float32)
+        inputs: Inputs = {
             "base": base,
             "text": text,
-            "keys": keys,
-            "values": values,
+            "keys": [pair.feature.keys for pair in pairs] or nothing,
+            "values": [pair.feature.values for pair in pairs] or nothing,
             "pair_image": np.array([pair.image for pair in pairs], np.int64),
             "pair_expert": np.array([self._indices[pair.expert] for pair in pairs], np.int64),
         }

@@ -21,6 +21,14 @@ class BackendError(MovaError):
     """The engine backend is unknown, not installed, or failed to load or run an engine."""
 
 
+class EngineKeyError(BackendError):
+    """A component has no built engine for this machine; the message names what differs from those there are."""
+
+
+class ParityError(BackendError):
+    """An engine computes something other than torch did."""
+
+
 class ImageError(MovaError):
     """The image can't be read as one."""
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from mova_runtime.bundle import Bundle
+from mova_runtime.bundle.arrays import load_array
 from mova_runtime.encoder import Encoder, ExpertFeature, Pair
 from mova_runtime.engines.pool import EnginePool
 from mova_runtime.errors import BundleError, QuestionError
@@ -23,7 +24,6 @@ from mova_runtime.language.decoder import Decoder, Finish
 from mova_runtime.language.prompt import Prompt, PromptBuilder
 from mova_runtime.language.stream import TextStream
 from mova_runtime.language.tokenizer import Tokenizer
-from mova_runtime.parity import load_array
 from mova_runtime.routing.parse import parse
 from mova_runtime.trace import Trace
 from mova_runtime.types import Routing, Visual

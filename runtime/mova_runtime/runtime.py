@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mova_runtime.bundle import Bundle, Manifest
-from mova_runtime.engines.backends import choose
 from mova_runtime.engines.budget import parse_size
+from mova_runtime.engines.choice import Choice, choose_in_order
+from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.pool import EnginePool
 from mova_runtime.errors import ExpertError, MovaError, QuestionError
 from mova_runtime.routing import parse
@@ -37,14 +38,18 @@ class Runtime:
         path: str | Path,
         *,
         backend: str = "auto",
+        precision: str | None = None,
+        fallback: Sequence[str] = (),
         memory_budget: str | int | None = None,
         threads: int | None = None,
     ) -> None:
         """See `mova_runtime.open`."""
         self._bundle = Bundle.open(path)
-        self._backend = choose(backend, threads)
+        choices = choose_in_order(self._bundle, backend, precision, fallback)
+        self._choice = choices[0]
+        self._loader = Loader(self._bundle, choices, threads)
         budget = None if memory_budget is None else parse_size(memory_budget)
-        self._pool = EnginePool(self._bundle, self._backend, budget)
+        self._pool = EnginePool(self._bundle, self._loader, budget)
         self._lock = threading.Lock()
         self._shared: Model | None = None
         self._closed = False
@@ -53,6 +58,11 @@ class Runtime:
     def manifest(self) -> Manifest:
         """What the bundle says about itself."""
         return self._bundle.manifest
+
+    @property
+    def choice(self) -> Choice:
+        """The backend and precision that run this bundle, and why."""
+        return self._choice
 
     @property
     def engines_loaded(self) -> tuple[str, ...]:
@@ -140,14 +150,15 @@ class Runtime:
 
     def features(self, image: ImageSource, name: str) -> np.ndarray:
         """One encoder's features [n, Ce] float32; `name` is "base" or an expert's. Raises like `answer`."""
+        from mova_runtime.engines.host import on_host  # noqa: PLC0415  # imports numpy
+
         model, trace = self._model, Trace()
         if name != "base":
             parse.check((name,), self.manifest.vision.experts)
         inputs = model.preprocessor.decode(image)
         if name == "base":
-            features: np.ndarray = model.encoder.base([inputs], trace)[0]
-            return features
-        return model.encoder.expert(name, [inputs], trace)[0].features
+            return on_host(model.encoder.base([inputs], trace)[0])
+        return on_host(model.encoder.expert(name, [inputs], trace)[0].features)
 
     def preprocess(self, image: ImageSource) -> dict[str, np.ndarray]:
         """The four inputs of the graphs: "clip", "dinov2", "high", "flattened"; float32, without a batch axis."""
@@ -194,8 +205,10 @@ class Runtime:
             tokens=tuple(said.tokens),
             routing=routing,
             stats=Stats(
-                backend=self._backend.name,
-                precision=self._backend.precision,
+                backend=self._choice.backend,
+                precision=self._choice.precision,
+                why=self._choice.why,
+                served=dict(self._loader.served),
                 stages=request.trace.stages(),
                 engines_loaded=self._pool.loaded,
                 cache={"hits": request.hits, "misses": request.misses},

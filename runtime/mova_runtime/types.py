@@ -35,16 +35,28 @@ class Visual:
 
 
 @dataclass(frozen=True)
+class Served:
+    """By what a component is served: "backend:precision"; and why not by those listed before it, one line each."""
+
+    by: str
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Stats:
     """What a request did.
 
-    backend, precision: what ran; stages: one entry a stage, with `name`, `ms` and `start_ms` from the request's start;
-    engines_loaded: names of the engines in memory afterwards; cache: features computed (`misses`) and used again
-    (`hits`) by this request; finish: "stop" (the model ended), "length" (max_new_tokens) or "context" (no room left).
+    backend, precision: what was chosen to run, and `why`; served: by component, what did run it, such as "ort:fp32",
+    and why those listed before it did not; stages: one entry a stage, with `name`, `ms` and `start_ms` from the
+    request's start; engines_loaded: names of the engines in memory afterwards; cache: features computed (`misses`) and
+    used again (`hits`) by this request; finish: "stop" (the model ended), "length" (max_new_tokens) or "context" (no
+    room left).
     """
 
     backend: str
     precision: str
+    why: str
+    served: dict[str, Served]
     stages: tuple[dict[str, Any], ...]
     engines_loaded: tuple[str, ...]
     cache: dict[str, int]
@@ -74,6 +86,11 @@ class Answer:
             "stats": {
                 "backend": self.stats.backend,
                 "precision": self.stats.precision,
+                "why": self.stats.why,
+                "served": {
+                    name: {"by": served.by, "refused": list(served.refused)}
+                    for name, served in self.stats.served.items()
+                },
                 "stages": list(self.stats.stages),
                 "engines_loaded": list(self.stats.engines_loaded),
                 "cache": self.stats.cache,

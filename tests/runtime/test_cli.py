@@ -72,7 +72,8 @@ def test_run_for_people(mova_command, asked):
     assert done.status == 0
     assert done.output == json.loads(mova_command(*asked, "--json").output)["answer"] + "\n"
     assert "experts chosen: none" in done.error
-    assert "engines loaded: base, text, adapter, llm (ort, fp32)" in done.error
+    assert "engines: ort:fp32, fp32 (the bundle's first that runs here) on the CPU" in done.error
+    assert "engines loaded: base, text, adapter, llm\n" in done.error
     assert "answer" in done.error
 
 

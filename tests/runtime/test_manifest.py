@@ -139,7 +139,7 @@ def test_a_bundle_without_the_language_model_opens(tmp_path, data):
     del data["components"]["llm"]
     bundle = opened(tmp_path, data)
     with pytest.raises(BundleError, match="exported without component 'llm'"):
-        bundle.artifact("llm")
+        bundle.artifact("llm", "fp32")
     with pytest.raises(BundleError, match="component 'sam' was not exported in fp16"):
         bundle.artifact("sam", "fp16")
 
@@ -147,7 +147,7 @@ def test_a_bundle_without_the_language_model_opens(tmp_path, data):
 def test_an_artifact_without_files_is_none(tmp_path, data):
     data["components"]["sam"]["artifacts"][0]["files"] = []
     with pytest.raises(BundleError, match=r"components\.sam: an artifact lacks files"):
-        opened(tmp_path, data).artifact("sam")
+        opened(tmp_path, data).artifact("sam", "fp32")
 
 
 def test_a_newer_version_says_to_upgrade(tmp_path, data):

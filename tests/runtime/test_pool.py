@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from mova_runtime.engines.backends import choose
 from mova_runtime.engines.budget import format_size, parse_size
 from mova_runtime.engines.pool import EnginePool
 from mova_runtime.errors import BackendError, BundleError, MemoryBudgetError, MovaError
@@ -23,39 +22,37 @@ class CountingEngine:
         self.open = False
 
 
-class CountingBackend:
+class CountingLoader:
     """Remembers what it loaded, and fails where told to."""
 
-    name, precision = "counting", "fp32"
+    def __init__(self, sizes):
+        self.loads, self.failing, self.sizes = [], set(), sizes
 
-    def __init__(self):
-        self.loads, self.failing = [], set()
+    def size(self, component):
+        if component not in self.sizes:
+            raise BundleError(f"no {component}")
+        return self.sizes[component]
 
-    def load(self, bundle, component):
-        self.loads.append(component)
-        if component in self.failing:
-            raise BackendError(f"can't load {component}")
-        return CountingEngine(component, bundle.artifact(component, self.precision).bytes)
+    def load(self, component, trace):
+        with trace.stage(f"load {component}"):
+            self.loads.append(component)
+            if component in self.failing:
+                raise BackendError(f"can't load {component}")
+            return CountingEngine(component, self.size(component))
 
 
 def bundle_of(sizes):
-    def artifact(name, precision):
-        assert precision == "fp32"
-        if name not in sizes:
-            raise BundleError(f"no {name}")
-        return SimpleNamespace(bytes=sizes[name])
-
-    return SimpleNamespace(manifest=SimpleNamespace(components=dict(sizes)), artifact=artifact)
+    return SimpleNamespace(manifest=SimpleNamespace(components=dict(sizes)))
 
 
 @pytest.fixture
-def backend():
-    return CountingBackend()
+def loader():
+    return CountingLoader(SIZES)
 
 
 @pytest.fixture
-def pool_of(backend):
-    return lambda budget=None: EnginePool(bundle_of(SIZES), backend, budget)
+def pool_of(loader):
+    return lambda budget=None: EnginePool(bundle_of(SIZES), loader, budget)
 
 
 def use(pool, *names):
@@ -65,10 +62,10 @@ def use(pool, *names):
             assert engine.open
 
 
-def test_loads_once_and_keeps(pool_of, backend):
+def test_loads_once_and_keeps(pool_of, loader):
     pool = pool_of()
     use(pool, "sam", "base", "sam", "sam")
-    assert backend.loads == ["sam", "base"]
+    assert loader.loads == ["sam", "base"]
     assert pool.loaded == ("base", "sam"), "in the manifest's order"
 
 
@@ -80,7 +77,7 @@ def test_loading_is_a_stage_only_where_it_happens(pool_of):
     assert second.stages() == ()
 
 
-def test_loads_once_under_many_threads(pool_of, backend):
+def test_loads_once_under_many_threads(pool_of, loader):
     pool, together = pool_of(), threading.Barrier(32)
     seen, errors = [], []
 
@@ -100,11 +97,11 @@ def test_loads_once_under_many_threads(pool_of, backend):
         thread.join(30)
     assert not errors
     assert len(seen) == 32 * len(SIZES)
-    assert sorted(backend.loads) == sorted(SIZES)
+    assert sorted(loader.loads) == sorted(SIZES)
     assert len({id(engine) for engine in seen}) == len(SIZES)
 
 
-def test_the_least_recently_used_goes_first(pool_of, backend):
+def test_the_least_recently_used_goes_first(pool_of, loader):
     pool = pool_of(210)
     use(pool, "base", "sam", "vary")
     use(pool, "base")
@@ -117,7 +114,7 @@ def test_the_least_recently_used_goes_first(pool_of, backend):
     assert pool_small.loaded == ("base", "sam")
 
 
-def test_no_more_go_than_must(pool_of, backend):
+def test_no_more_go_than_must(pool_of, loader):
     pool = pool_of(260)
     use(pool, "sam", "vary", "base")
     use(pool, "llm")  # 200 beside at most 60
@@ -133,7 +130,7 @@ def test_the_bound_itself_fits(pool_of):
     assert pool.loaded == ("base", "sam")
 
 
-def test_what_is_leased_stays(pool_of, backend):
+def test_what_is_leased_stays(pool_of, loader):
     pool = pool_of(160)
     with pool.lease("base", Trace()) as base:
         use(pool, "sam", "vary")
@@ -153,13 +150,13 @@ def test_a_lease_within_a_lease(pool_of):
             use(pool, "llm")
 
 
-def test_the_numbers_of_what_does_not_fit(backend):
-    sizes = {"base": 3 * 2**20, "llm": 5 * 2**30}
-    pool = EnginePool(bundle_of(sizes), backend, 4 * 2**20)
+def test_the_numbers_of_what_does_not_fit(loader):
+    loader.sizes = sizes = {"base": 3 * 2**20, "llm": 5 * 2**30}
+    pool = EnginePool(bundle_of(sizes), loader, 4 * 2**20)
     with pool.lease("base", Trace()), pytest.raises(MemoryBudgetError) as caught:
         use(pool, "llm")
     assert str(caught.value) == "engine 'llm' needs 5.0 GiB; the budget is 4.0 MiB, of which 3.0 MiB is in use"
-    assert backend.loads == ["base"]
+    assert loader.loads == ["base"]
 
 
 def test_what_never_fits_evicts_nobody(pool_of):
@@ -170,15 +167,15 @@ def test_what_never_fits_evicts_nobody(pool_of):
     assert pool.loaded == ("base", "sam")
 
 
-def test_a_failure_to_load_leaves_the_pool_usable(pool_of, backend):
+def test_a_failure_to_load_leaves_the_pool_usable(pool_of, loader):
     pool = pool_of(160)
-    backend.failing = {"sam"}
+    loader.failing = {"sam"}
     for _ in range(2):
         with pytest.raises(BackendError, match="can't load sam"):
             use(pool, "sam")
     assert pool.loaded == ()
     use(pool, "base")
-    backend.failing = set()
+    loader.failing = set()
     use(pool, "sam")
     assert pool.loaded == ("base", "sam")
 
@@ -197,7 +194,7 @@ def test_a_failure_inside_a_lease_gives_it_back(pool_of):
     assert pool.loaded == ("llm",)
 
 
-def test_closing_unloads_and_ends(pool_of, backend):
+def test_closing_unloads_and_ends(pool_of, loader):
     pool = pool_of()
     with pool.lease("base", Trace()) as base:
         pass
@@ -207,7 +204,7 @@ def test_closing_unloads_and_ends(pool_of, backend):
     assert pool.loaded == ()
     with pytest.raises(MovaError, match="closed"):
         use(pool, "base")
-    assert backend.loads == ["base"]
+    assert loader.loads == ["base"]
 
 
 def test_closing_lets_who_is_leased_finish(pool_of):
@@ -264,21 +261,3 @@ def test_what_is_no_size(size):
 )
 def test_sizes_are_written_with_binary_units(size, text):
     assert format_size(size) == text
-
-
-@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
-def test_what_is_no_number_of_threads(threads):
-    with pytest.raises(BackendError, match="threads must be a whole number from 1 to 256"):
-        choose("ort", threads)
-
-
-def test_backends_by_name():
-    assert choose("auto").name == choose("ort", 2).name == "ort"
-    with pytest.raises(BackendError, match="unknown backend 'tpu'; one of auto, ort"):
-        choose("tpu")
-
-
-def test_without_a_backend_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("mova_runtime.engines.ort.is_installed", lambda: False)
-    with pytest.raises(BackendError, match="pip install onnxruntime"):
-        choose("auto")

@@ -8,11 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mova_runtime.bundle.check import check
-from mova_runtime.bundle.manifest import FORMAT, VERSION, Artifact, Component, File, Manifest
+from mova_runtime.bundle.engine import RECORD, EngineRecord
+from mova_runtime.bundle.manifest import FORMAT, VERSION, Artifact, Component, File, Manifest, Precision
 from mova_runtime.bundle.schema import from_json
 from mova_runtime.errors import BundleError, IntegrityError, ManifestVersionError
 
 MANIFEST = "manifest.json"
+ENGINES = "engines"
 _CHUNK = 1 << 22
 
 
@@ -69,7 +71,8 @@ class Bundle:
         files += [manifest.language.embeddings] if manifest.language.embeddings else []
         for component in manifest.components.values():
             files += [file for artifact in component.artifacts for file in artifact.files]
-            files += [*component.probe.inputs.values(), *component.probe.outputs.values()]
+            for probe in component.probes:
+                files += [*probe.inputs.values(), *probe.outputs.values()]
         return files
 
     def path(self, file: File) -> Path:
@@ -122,16 +125,56 @@ class Bundle:
             has = ", ".join(self.manifest.components)
             raise BundleError(f"{self.root}: exported without component {name!r} (it has {has})") from None
 
-    def artifact(self, name: str, precision: str = "fp32") -> Artifact:
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that every component has, in the order they were exported in."""
+        sets = [[artifact.precision for artifact in c.artifacts] for c in self.manifest.components.values()]
+        return tuple(precision for precision in (sets[0] if sets else ()) if all(precision in one for one in sets))
+
+    def has(self, name: str, precision: Precision) -> bool:
+        """Whether a component was exported in a precision."""
+        component = self.manifest.components.get(name)
+        return component is not None and any(artifact.precision == precision for artifact in component.artifacts)
+
+    def artifact(self, name: str, precision: Precision) -> Artifact:
         """The ONNX form of a component in a precision.
 
         Raises:
             BundleError: the bundle has no such component, or not in this precision.
         """
-        for artifact in self.component(name).artifacts:
-            if artifact.format == "onnx" and artifact.precision == precision and artifact.files:
+        artifacts = self.component(name).artifacts
+        for artifact in artifacts:
+            if artifact.precision == precision:
                 return artifact
-        raise BundleError(f"{self.root}: component {name!r} was not exported in {precision}")
+        has = ", ".join(artifact.precision for artifact in artifacts)
+        raise BundleError(
+            f"{self.root}: component {name!r} was not exported in {precision} (it has {has}); "
+            f"export it with `--precision {precision}`"
+        )
+
+    def engines(self) -> tuple[EngineRecord, ...]:
+        """Engines that were built into the bundle; folders that are no engine's are passed over.
+
+        Raises:
+            BundleError: an engine's record is damaged.
+        """
+        records = []
+        for path in sorted((self.root / ENGINES).glob(f"*/{RECORD}")):
+            try:
+                data = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                raise BundleError(f"{path}: can't be read ({error}); remove its folder and run `mova build`") from None
+            record = from_json(EngineRecord, data, str(path))
+            self.path(record.file)
+            records.append(record)
+        return tuple(records)
+
+    def engine_precisions(self, flavour: str, capability: str) -> tuple[Precision, ...]:
+        """The precisions in which engines of a flavour were built for a GPU, the bundle's first first."""
+        built = {r.key.precision for r in self.engines() if (r.key.flavour, r.key.capability) == (flavour, capability)}
+        return tuple(
+            precision for precision in (*self.precisions, *sorted(built - {*self.precisions})) if precision in built
+        )
 
 
 def _check_version(data: Any, file: Path) -> None:

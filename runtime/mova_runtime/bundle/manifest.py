@@ -6,13 +6,20 @@ relative to the bundle, with forward slashes. Shapes name their dynamic axes.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 FORMAT = "mova-bundle"
 VERSION = 1
 
 ImageInput = Literal["clip", "dinov2", "high", "flattened"]
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+"""fp16, bf16: strongly typed graphs. int8, int4: weights alone, the arithmetic stays in floating point."""
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,10 @@ class File:
     path: str
     bytes: int
     sha256: str
+
+
+def _hash_of(files: Sequence[File]) -> str:
+    return hashlib.sha256("\n".join(file.sha256 for file in files).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -37,46 +48,79 @@ class TensorSpec:
 class Parity:
     """How far an output was from torch's float32 on the probe when it was exported.
 
-    relative_l2 = ‖x - y‖₂ / ‖y‖₂; max_abs = max |x - y|.
+    relative_l2 = ‖x - y‖₂ / ‖y‖₂; max_abs = max |x - y|; cosine = x·y / (‖x‖₂ ‖y‖₂), null where not measured.
     """
 
     output: str
     relative_l2: float
     max_abs: float
+    cosine: float | None = None
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One executable form of a component; the first file is the one to open, the others lie beside it."""
+    """One executable form of a component; the first file is the one to open, the others lie beside it.
+
+    float32: what stays float32 in a graph of lower precision: operators, and parts of the model by name.
+    int8: which weights of an int4 graph have 8 bits.
+    Inputs and outputs are float32 in every precision, so that components of different precisions meet.
+    """
 
     format: Literal["onnx"]
-    precision: Literal["fp32"]
+    precision: Precision
     files: tuple[File, ...]
     parity: tuple[Parity, ...]
+    float32: tuple[str, ...] = ()
+    int8: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Bytes of all files."""
         return sum(file.bytes for file in self.files)
 
+    @property
+    def sha256(self) -> str:
+        """One hash over all files, in order."""
+        return _hash_of(self.files)
+
 
 @dataclass(frozen=True)
 class Probe:
-    """Fixed inputs and the float32 outputs that torch gave for them, one `.npy` file a tensor."""
+    """Fixed inputs and the float32 outputs that torch gave for them, one `.npy` file a tensor.
+
+    case: in words, what is special about the inputs; empty for the component's first probe.
+    """
 
     inputs: dict[str, File]
     outputs: dict[str, File]
+    case: str = ""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One graph: base, text, adapter, llm, or an expert by its name."""
+    """One graph: base, text, adapter, llm, or an expert by its name.
+
+    probe: in the middle of what the graph takes, and what the artifacts' parity was measured on; more_probes: shapes of
+    their own kind that requests have too, such as the adapter without any expert.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parameters: int
     artifacts: tuple[Artifact, ...]
     probe: Probe
+    more_probes: tuple[Probe, ...] = ()
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """All of them."""
+        return (self.probe, *self.more_probes)
+
+    @property
+    def probes_sha256(self) -> str:
+        """One hash over every probe's files."""
+        files = [file for probe in self.probes for file in (*probe.inputs.values(), *probe.outputs.values())]
+        return _hash_of(files)
 
 
 @dataclass(frozen=True)

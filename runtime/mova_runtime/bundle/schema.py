@@ -1,7 +1,7 @@
 """JSON to frozen dataclasses and back, checked field by field against the type hints.
 
 Small on purpose: the runtime's dependencies are few, and a manifest is plain data. Unknown fields are ignored, so
-that a bundle with more to say within the same version still opens.
+that a bundle with more to say within the same version still opens; a field with a default may be absent.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def from_json(kind: type[T], value: Any, where: str) -> T:
     arguments = {}
     for name, hint in _hints(kind).items():  # type: ignore[arg-type]  # a class is hashable
         if name not in value:
+            if name in _optional(kind):  # type: ignore[arg-type]
+                continue
             raise BundleError(f"{where}.{name}: missing")
         arguments[name] = _convert(hint, value[name], f"{where}.{name}")
     return kind(**arguments)
@@ -48,6 +50,11 @@ def from_json(kind: type[T], value: Any, where: str) -> T:
 def _hints(kind: type) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+@cache
+def _optional(kind: type) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

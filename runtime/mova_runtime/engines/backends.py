@@ -1,27 +1,39 @@
-"""Which backend runs a bundle."""
+"""Backends by name; each is imported when it is first needed."""
 
 from __future__ import annotations
 
-from mova_runtime.engines import ort
+from mova_runtime.engines.choice import Choice
 from mova_runtime.engines.protocol import Backend
 from mova_runtime.errors import BackendError
-
-NAMES = ("ort",)
 
 MAX_THREADS = 256
 """Of one engine. Thousands would be granted, and stop the machine."""
 
 
-def choose(name: str, threads: int | None = None) -> Backend:
-    """The backend called `name`; "auto" takes the best that is installed.
+def check_threads(threads: int | None) -> None:
+    """See that a number of threads is one.
 
     Raises:
-        BackendError: unknown, or not installed, or `threads` is no number of threads.
+        BackendError: it is not, or not from 1 to MAX_THREADS.
     """
-    if name not in ("auto", *NAMES):
-        raise BackendError(f"unknown backend {name!r}; one of auto, {', '.join(NAMES)}")
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
         raise BackendError(f"threads must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")
-    if not ort.is_installed():
-        raise BackendError("no engine backend is installed; pip install onnxruntime")
-    return ort.OrtBackend(threads)
+
+
+def make(choice: Choice, threads: int | None = None) -> Backend:
+    """The backend of a choice.
+
+    Raises:
+        BackendError: its library is installed but can't be imported, or the device does not run the precision.
+    """
+    if choice.backend in ("ort", "ort-cuda"):
+        from mova_runtime.engines.ort import OrtBackend  # noqa: PLC0415
+
+        return OrtBackend("cpu" if choice.backend == "ort" else "cuda", choice.precision, threads)
+    if choice.backend == "openvino":
+        from mova_runtime.engines.ov import OpenVinoBackend  # noqa: PLC0415
+
+        return OpenVinoBackend(choice.precision, threads)
+    from mova_runtime.engines.trt.backend import TensorRtBackend  # noqa: PLC0415
+
+    return TensorRtBackend("tensorrt" if choice.backend == "tensorrt" else "tensorrt-rtx", choice.precision)

@@ -1,52 +1,87 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU or on an NVIDIA GPU (its CUDA provider)."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping, Sequence
+import contextlib
+import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from mova_runtime.bundle.manifest import Precision
+from mova_runtime.engines.host import arrays
+from mova_runtime.engines.installed import version
+from mova_runtime.engines.machine import identity_of
+from mova_runtime.engines.protocol import Engine, Inputs
 from mova_runtime.errors import BackendError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from mova_runtime.bundle import Bundle
 
+Device = Literal["cpu", "cuda"]
+
+_PROVIDER = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_OPTIONS: dict[Device, dict[str, str]] = {
+    "cpu": {},
+    # Float32 is multiplied as float32: rounded to TF32 it would not pass the parity check. Memory is taken as it is
+    # needed, not in steps of twice as much.
+    "cuda": {"device_id": "0", "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"},
+}
 _ERRORS_ONLY = 3
 
 
-def is_installed() -> bool:
-    """Whether ONNX Runtime can be imported, without importing it (that takes longer than opening a bundle)."""
-    return importlib.util.find_spec("onnxruntime") is not None
-
-
 class OrtBackend:
-    """Loads ONNX files into sessions of ONNX Runtime's CPU provider."""
+    """Loads ONNX files into sessions of ONNX Runtime."""
 
-    name = "ort"
-    precision = "fp32"
-
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, device: Device, precision: Precision, threads: int | None = None) -> None:
         """`threads` of one engine; None leaves it to ONNX Runtime: one a physical core."""
+        self.name = "ort" if device == "cpu" else "ort-cuda"
+        self.precision: Precision = precision
+        self._device: Device = device
         self._threads = threads
 
-    def load(self, bundle: Bundle, component: str) -> OrtEngine:
+    def identity(self, bundle: Bundle, component: str) -> dict[str, str]:
+        """See `Backend.identity`."""
+        return {
+            "engine": bundle.artifact(component, self.precision).sha256,
+            "backend": self.name,
+            "precision": self.precision,
+            "version": version("onnxruntime-gpu") or version("onnxruntime") or "unknown",
+            **identity_of(self._device),
+        }
+
+    def size(self, bundle: Bundle, component: str) -> int:
+        """See `Backend.size`."""
+        return bundle.artifact(component, self.precision).bytes
+
+    def load(self, bundle: Bundle, component: str) -> Engine:
         """See `Backend.load`."""
         artifact = bundle.artifact(component, self.precision)
         model, *_ = [bundle.checked_path(file) for file in artifact.files]
-        return open_engine(model, component, artifact.bytes, self._threads)
+        if self._device == "cpu":
+            return open_engine(model, component, artifact.bytes, self._threads)
+        from mova_runtime.engines.cuda.memory import device  # noqa: PLC0415
+        from mova_runtime.engines.cuda.session import OrtCudaEngine  # noqa: PLC0415
+
+        here = device()  # first: without a GPU, ONNX Runtime's message names libraries
+        return OrtCudaEngine(open_session(model, component, self._threads, "cuda"), component, artifact.bytes, here)
 
 
 def open_engine(model: Path, name: str, size: int, threads: int | None = None) -> OrtEngine:
-    """An engine of an ONNX file whose bytes are known to be right.
+    """An engine on the CPU, of an ONNX file whose bytes are known to be right. Raises like `open_session`."""
+    return OrtEngine(open_session(model, name, threads), name, size)
+
+
+def open_session(model: Path, name: str, threads: int | None = None, device: Device = "cpu") -> Any:
+    """A session of an ONNX file.
 
     Raises:
-        BackendError: ONNX Runtime can't load it.
+        BackendError: ONNX Runtime can't load it, or not on this device.
     """
     try:
-        import onnxruntime as ort  # noqa: PLC0415  # slow to import, and not needed to open a bundle
+        import onnxruntime as ort  # noqa: PLC0415  # its absence or a broken install is told as a backend's error
     except ImportError as error:
         raise BackendError(f"ort: onnxruntime is installed but can't be imported ({_first_line(error)})") from error
 
@@ -55,11 +90,19 @@ def open_engine(model: Path, name: str, size: int, threads: int | None = None) -
     options.intra_op_num_threads = threads or 0
     # Every session has threads of its own, which would go on spinning after a run and slow the next engine's.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    provider = _PROVIDER[device]
+    if provider not in ort.get_available_providers():
+        raise BackendError(f"ort: this onnxruntime has no {provider}; install the project with its `gpu` extra")
+    if device == "cuda" and hasattr(ort, "preload_dlls"):  # CUDA's libraries may have been installed as packages
+        with contextlib.redirect_stdout(io.StringIO()):  # prints what it does not find; so does the session, below
+            ort.preload_dlls(directory="")
     try:
-        session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(model), options, providers=[(provider, _OPTIONS[device])])
     except Exception as error:  # its exceptions share no base but Exception
         raise BackendError(f"ort: can't load {name!r}: {_first_line(error)}") from error
-    return OrtEngine(session, name, size)
+    if provider not in session.get_providers():  # it falls back to the CPU with nothing but a warning
+        raise BackendError(f"ort: can't load {name!r} on the GPU: ONNX Runtime's CUDA provider did not start")
+    return session
 
 
 class OrtEngine:
@@ -71,13 +114,17 @@ class OrtEngine:
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """See `Engine.run`."""
         names = list(outputs or self._outputs)
         try:
-            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+            return dict(zip(names, self._session.run(names, arrays(inputs)), strict=True))
         except Exception as error:
-            raise BackendError(f"ort: {self.name!r} failed: {_first_line(error)}") from error
+            raise failed(self.name, error) from error
+
+    def keep(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """See `Engine.keep`."""
+        return self.run(inputs)
 
     def bind(self) -> OrtBinding:
         """See `Engine.bind`."""
@@ -91,8 +138,10 @@ class OrtEngine:
 class OrtBinding:
     """A session's inputs and outputs as values that ONNX Runtime owns."""
 
-    def __init__(self, session: Any, name: str, outputs: Sequence[str]) -> None:
+    def __init__(self, session: Any, name: str, outputs: Sequence[str], device: str = "cpu") -> None:
+        """`device` is where outputs stay, as ONNX Runtime names it."""
         self._session = session
+        self._device = device
         self._name = name
         self._binding = session.io_binding()
         self._outputs = list(outputs)
@@ -112,17 +161,24 @@ class OrtBinding:
         """See `Binding.run`."""
         # Bound again each time: an output's shape grows with the cache, and a value being read can't be written.
         for output in self._outputs:
-            self._binding.bind_output(output)
+            self._binding.bind_output(output, self._device)
         try:
+            self._binding.synchronize_inputs()
             self._session.run_with_iobinding(self._binding)
+            self._binding.synchronize_outputs()
         except Exception as error:
-            raise BackendError(f"ort: {self._name!r} failed: {_first_line(error)}") from error
+            raise failed(self._name, error) from error
         self._values = dict(zip(self._outputs, self._binding.get_outputs(), strict=True))
 
     def get(self, output: str) -> np.ndarray:
         """See `Binding.get`."""
         array: np.ndarray = self._values[output].numpy()
         return array
+
+
+def failed(name: str, error: Exception) -> BackendError:
+    """What to raise when a run failed."""
+    return BackendError(f"ort: {name!r} failed: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from mova_runtime.bundle import Bundle
 from mova_runtime.engines.budget import format_size
-from mova_runtime.engines.protocol import Backend, Engine
+from mova_runtime.engines.loader import Loader
+from mova_runtime.engines.protocol import Engine
 from mova_runtime.errors import MemoryBudgetError, MovaError
 from mova_runtime.trace import Trace
 
@@ -24,10 +25,10 @@ class _Loaded:
 class EnginePool:
     """Leases engines by component name. A leased engine stays; one nobody leases may go when room is needed."""
 
-    def __init__(self, bundle: Bundle, backend: Backend, budget: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, loader: Loader, budget: int | None = None) -> None:
         """`budget` in bytes bounds the sum of the loaded engines' files; None is no bound."""
         self._bundle = bundle
-        self._backend = backend
+        self._loader = loader
         self._budget = budget
         self._lock = threading.RLock()
         self._loaded: dict[str, _Loaded] = {}
@@ -46,7 +47,7 @@ class EnginePool:
 
         Raises:
             MemoryBudgetError: it does not fit the budget beside what is in use.
-            BundleError, IntegrityError, BackendError: it can't be loaded.
+            BundleError, BackendError: it can't be loaded (see `Loader.load`).
             MovaError: the pool was closed.
         """
         with self._lock:
@@ -54,8 +55,7 @@ class EnginePool:
                 raise MovaError("the runtime is closed")
             if component not in self._loaded:
                 self._make_room(component)
-                with trace.stage(f"load {component}"):
-                    self._loaded[component] = _Loaded(self._backend.load(self._bundle, component))
+                self._loaded[component] = _Loaded(self._loader.load(component, trace))
             entry = self._loaded[component]
             entry.users += 1
             self._clock += 1
@@ -81,7 +81,7 @@ class EnginePool:
     def _make_room(self, component: str) -> None:
         if self._budget is None:
             return
-        needed = self._bundle.artifact(component, self._backend.precision).bytes
+        needed = self._loader.size(component)
         used = {name: entry.engine.bytes for name, entry in self._loaded.items()}
         idle = [name for name, entry in self._loaded.items() if not entry.users]
         idle.sort(key=lambda name: self._loaded[name].last_used)

@@ -1,0 +1,1 @@
+"""TensorRT: engines that were built ahead of time, on an NVIDIA GPU."""

@@ -1,0 +1,64 @@
+"""A component's probes: fixed inputs, and what torch made of them in float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mova_runtime.bundle.arrays import load_array
+from mova_runtime.bundle.manifest import Precision
+from mova_runtime.parity.bars import BARS, Bar
+from mova_runtime.parity.compare import Difference, compare
+
+if TYPE_CHECKING:
+    from mova_runtime.bundle import Bundle
+    from mova_runtime.engines.protocol import Engine
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One engine's parity: per output, and whether all of it is within the bar."""
+
+    component: str
+    precision: Precision
+    outputs: tuple[Difference, ...]
+
+    @property
+    def bar(self) -> Bar:
+        """What the outputs are held to."""
+        return BARS[self.precision]
+
+    @property
+    def passed(self) -> bool:
+        """Every output is within the bar."""
+        return all(self.bar.passes(output) for output in self.outputs)
+
+    def complaint(self) -> str:
+        """The first output below the bar, with its numbers."""
+        below = next(output for output in self.outputs if not self.bar.passes(output))
+        return (
+            f"{self.component}: output {below.output!r} is not what torch computed: cosine {below.cosine:.6f}, "
+            f"relative L2 {below.relative_l2:.1e}, of a row {below.worst_row:.1e}, worst at {list(below.worst)} "
+            f"(allowed for {self.precision}: {self.bar})"
+        )
+
+
+def verify(bundle: Bundle, component: str, engine: Engine, precision: Precision) -> Verdict:
+    """Run a component's engine on its probes.
+
+    Raises:
+        IntegrityError: a probe file is not what the manifest says.
+        BackendError: the engine failed.
+    """
+    outputs: list[Difference] = []
+    for probe in bundle.component(component).probes:
+        inputs = {name: load_array(bundle.checked_path(file)) for name, file in probe.inputs.items()}
+        expected = {name: load_array(bundle.checked_path(file)) for name, file in probe.outputs.items()}
+        found = engine.run(inputs, list(expected))
+        outputs += [compare(output_label(name, probe.case), found[name], array) for name, array in expected.items()]
+    return Verdict(component, precision, tuple(outputs))
+
+
+def output_label(name: str, case: str) -> str:
+    """What an output is called in a verdict: its name, and the probe's case if it has one."""
+    return f"{name} ({case})" if case else name
