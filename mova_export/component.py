@@ -1,74 +1,97 @@
-"""One component: written as a graph, compared with torch on its probe, described for the manifest."""
+"""One component: written as graphs, compared with torch on its probe, described for the manifest."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from torch import Tensor
 
+from mova_export.artifacts import Case, Derived, Reference, derive
 from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.load import Checkpoint
-from mova_export.errors import ParityError
 from mova_export.graphs.components import component_graph
 from mova_export.graphs.graph import Axes, Graph
 from mova_export.graphs.onnx import write_onnx
-from mova_runtime.bundle.manifest import Artifact, Component, Parity, Probe, TensorSpec
-from mova_runtime.engines import ort
-from mova_runtime.parity import TOLERANCE, compare
-
-PRECISION: Literal["fp32"] = "fp32"
+from mova_runtime.bundle.manifest import Artifact, Component, Precision, Probe, TensorSpec
 
 
-def export_component(writer: BundleWriter, checkpoint: Checkpoint, name: str) -> Component:
+def export_component(
+    writer: BundleWriter,
+    checkpoint: Checkpoint,
+    name: str,
+    precisions: Sequence[Precision],
+    finished: Callable[[Artifact], None] = lambda artifact: None,
+) -> Component:
     """Export one component; its weights are in memory only as long as this takes.
 
+    Every precision is derived from the float32 graph, which is checked first and removed in the end where it was not
+    asked for: a wrong graph can't hide behind a lower precision's bar.
+
     Raises:
-        ParityError: the graph computes something other than torch.
+        ParityError: a graph computes something other than torch.
     """
     graph = component_graph(checkpoint, name)
     folder = f"components/{name}"
-    files = write_onnx(graph, writer.path(f"{folder}/{PRECISION}/model.onnx"))
-    expected = graph.reference(*graph.probe.values())
-    outputs = dict(zip(graph.outputs, expected if isinstance(expected, tuple) else (expected,), strict=True))
-    probe = Probe(
-        inputs={key: writer.array(f"{folder}/probe/{key}.npy", tensor) for key, tensor in graph.probe.items()},
-        outputs={key: writer.array(f"{folder}/probe/{key}.npy", tensor) for key, tensor in outputs.items()},
-    )
-    component = Component(
-        inputs=tuple(_spec(key, tensor, graph.dynamic.get(key, {})) for key, tensor in graph.probe.items()),
-        outputs=tuple(_spec(key, tensor, graph.outputs[key]) for key, tensor in outputs.items()),
-        parameters=graph.parameters,
-        artifacts=(
-            Artifact(
-                format="onnx",
-                precision=PRECISION,
-                files=tuple(writer.record(file) for file in files),
-                parity=_check(files[0], name, graph, outputs),
-            ),
-        ),
-        probe=probe,
-    )
-    del graph, expected, outputs
-    gc.collect()  # modules refer to themselves in circles; the next component needs the room
-    return component
+    source = writer.path(f"{folder}/fp32/model.onnx")
+    write_onnx(graph, source)
+    cases = {"": graph.probe, **graph.more_probes}
+    expected = {case: _outputs(graph, inputs) for case, inputs in cases.items()}
+    probe, *more = [_probe(writer, folder, case, cases[case], expected[case]) for case in cases]
+    reference = Reference(name, tuple(Case(case, _arrays(cases[case]), _arrays(expected[case])) for case in cases))
+    outputs = expected[""]
+    inputs = tuple(_spec(key, tensor, graph.dynamic.get(key, {})) for key, tensor in graph.probe.items())
+    specs = tuple(_spec(key, tensor, graph.outputs[key]) for key, tensor in outputs.items())
+    parameters = graph.parameters
+    del graph, cases, expected, outputs
+    gc.collect()  # modules refer to themselves in circles; the other precisions and components need the room
+
+    found = {"fp32": derive(source, source, "fp32", reference)}
+    artifacts = []
+    for precision in precisions:
+        if precision not in found:
+            path = writer.path(f"{folder}/{precision}/model.onnx")
+            found[precision] = derive(source, path, precision, reference)
+        artifacts.append(_artifact(writer, precision, found[precision], len(specs)))
+        finished(artifacts[-1])
+    if "fp32" not in precisions:
+        shutil.rmtree(source.parent)
+    return Component(inputs, specs, parameters, tuple(artifacts), probe, tuple(more))
 
 
-def _check(model: Path, name: str, graph: Graph, expected: Mapping[str, Tensor]) -> tuple[Parity, ...]:
-    engine = ort.open_engine(model, name, 0)
-    found = engine.run({key: tensor.numpy() for key, tensor in graph.probe.items()}, list(expected))
-    engine.close()
-    parity = tuple(compare(key, found[key], tensor.numpy()) for key, tensor in expected.items())
-    for result in parity:
-        if not result.relative_l2 <= TOLERANCE[PRECISION]:
-            raise ParityError(
-                f"{name}: output {result.output!r} differs from torch by {result.relative_l2:.1e} (relative L2; "
-                f"allowed {TOLERANCE[PRECISION]:.0e}); this is a fault of the exporter or of ONNX Runtime"
-            )
-    # Two digits: more would be noise, and would make two exports of the same checkpoint differ.
-    return tuple(Parity(p.output, float(f"{p.relative_l2:.1e}"), float(f"{p.max_abs:.1e}")) for p in parity)
+def _outputs(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What torch makes of a probe's inputs."""
+    found = graph.reference(*inputs.values())
+    return dict(zip(graph.outputs, found if isinstance(found, tuple) else (found,), strict=True))
+
+
+def _probe(
+    writer: BundleWriter, folder: str, case: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> Probe:
+    place = f"{folder}/probe{'-' if case else ''}{case.replace(' ', '-')}"
+    return Probe(
+        inputs={key: writer.array(f"{place}/{key}.npy", tensor) for key, tensor in inputs.items()},
+        outputs={key: writer.array(f"{place}/{key}.npy", tensor) for key, tensor in outputs.items()},
+        case=case,
+    )
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {key: tensor.numpy() for key, tensor in tensors.items()}
+
+
+def _artifact(writer: BundleWriter, precision: Precision, derived: Derived, outputs: int) -> Artifact:
+    """`outputs`: how many of the verdict's are the first probe's."""
+    return Artifact(
+        format="onnx",
+        precision=precision,
+        files=tuple(writer.record(file) for file in derived.files),
+        parity=tuple(difference.rounded() for difference in derived.verdict.outputs[:outputs]),
+        float32=derived.kept.float32,
+        int8=derived.kept.int8,
+    )
 
 
 def _spec(name: str, tensor: Tensor, axes: Axes) -> TensorSpec:

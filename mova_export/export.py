@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -13,26 +13,31 @@ import torch
 from mova_export import description
 from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.layout import COMPONENTS, component_of
-from mova_export.checkpoint.load import Checkpoint
+from mova_export.checkpoint.load import EMBEDDINGS, Checkpoint
 from mova_export.checkpoint.prompts import QUESTION, prompts
 from mova_export.checkpoint.tokenizer import language_tokenizer, text_tokenizer
 from mova_export.component import export_component
 from mova_export.errors import ExportError
 from mova_runtime.bundle import Manifest
-from mova_runtime.bundle.manifest import FORMAT, VERSION, Component, Text
+from mova_runtime.bundle.manifest import FORMAT, PRECISIONS, VERSION, Artifact, Component, Precision, Text
 
 MAX_TEXT_TOKENS = 512
+
+_BYTES: dict[Precision, float] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1.125, "int4": 0.625}
+"""Of a parameter on disk, scales included."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A component is done: its place in the order, its size, its largest error, and the seconds it took."""
+    """A precision of a component is done: the component's place in the order, what was written, the seconds it took.
+
+    The first precision's seconds hold what is done once a component.
+    """
 
     component: str
     index: int
     total: int
-    bytes: int
-    relative_l2: float
+    artifact: Artifact
     seconds: float
 
 
@@ -41,6 +46,7 @@ def export(
     out: Path,
     *,
     components: Collection[str] = COMPONENTS,
+    precisions: Sequence[str] = ("fp32",),
     tower_folders: Mapping[str, Path] | None = None,
     template: str | None = None,
     overwrite: bool = False,
@@ -53,22 +59,24 @@ def export(
         checkpoint_path: folder with config.json, weights and tokenizer.
         out: the bundle's folder, which appears when the export is complete.
         components: which to export; all by default.
+        precisions: of every component, in order of preference: a runtime takes the first unless told.
         tower_folders: folders of towers (base, an expert, text) that are not where config.json says.
         template: the prompt template, where the tokenizer does not tell.
         overwrite: replace a bundle that is there.
         starting: called with component, index from 1 and total before each component.
-        finished: called after each component.
+        finished: called after each precision of a component.
 
     Returns:
         What was written to manifest.json.
 
     Raises:
         CheckpointError: the checkpoint is not MoVA's, incomplete, damaged or unsafe.
-        ExportError: an unknown component, the output exists, or the disk is full.
+        ExportError: an unknown component or precision, the output exists, or the disk is full.
         ParityError: a graph's output is not torch's.
     """
     if unknown := [name for name in components if name not in COMPONENTS]:
         raise ExportError(f"unknown component {', '.join(unknown)}; one of {', '.join(COMPONENTS)}")
+    wanted = _precisions(precisions)
     writer = BundleWriter(out, overwrite=overwrite)
     checkpoint = Checkpoint(checkpoint_path, tower_folders)
     chosen = [name for name in COMPONENTS if name in components]
@@ -77,15 +85,18 @@ def export(
     chosen_prompts = prompts(language, template)
 
     with writer, torch.no_grad():
-        writer.require(_expected_bytes(checkpoint, chosen))
+        writer.require(_expected_bytes(checkpoint, chosen, wanted))
         exported: dict[str, Component] = {}
         for index, name in enumerate(chosen, 1):
             starting(name, index, len(chosen))
             start = perf_counter()
-            exported[name] = export_component(writer, checkpoint, name)
-            artifact = exported[name].artifacts[0]
-            error = max(parity.relative_l2 for parity in artifact.parity)
-            finished(Progress(name, index, len(chosen), artifact.bytes, error, perf_counter() - start))
+
+            def done(artifact: Artifact, name: str = name, index: int = index) -> None:
+                nonlocal start
+                start, began = perf_counter(), start
+                finished(Progress(name, index, len(chosen), artifact, start - began))
+
+            exported[name] = export_component(writer, checkpoint, name, wanted, done)
         manifest = Manifest(
             format=FORMAT,
             version=VERSION,
@@ -101,6 +112,26 @@ def export(
     return manifest
 
 
-def _expected_bytes(checkpoint: Checkpoint, chosen: Collection[str]) -> int:
-    float32 = 4
-    return sum(float32 * math.prod(shape) for name, shape in checkpoint.reader.items() if component_of(name) in chosen)
+def _precisions(names: Sequence[str]) -> list[Precision]:
+    found: list[Precision] = [precision for name in names for precision in PRECISIONS if precision == name]
+    if unknown := [name for name in names if name not in found]:
+        raise ExportError(f"unknown precision {', '.join(unknown)}; one of {', '.join(PRECISIONS)}")
+    if twice := [name for name in PRECISIONS if found.count(name) > 1]:
+        raise ExportError(f"precision {', '.join(twice)} is named twice")
+    if not found:
+        raise ExportError(f"no precision is named; one or more of {', '.join(PRECISIONS)}")
+    return found
+
+
+def _expected_bytes(checkpoint: Checkpoint, chosen: Collection[str], precisions: Collection[Precision]) -> int:
+    parameters = dict.fromkeys(chosen, 0)
+    table = 0
+    for name, shape in checkpoint.reader.items():
+        if name == EMBEDDINGS:
+            table = math.prod(shape) if "llm" in chosen else 0
+        elif (component := component_of(name)) in parameters:
+            parameters[component] += math.prod(shape)
+    size = sum(_BYTES[precision] for precision in precisions) * sum(parameters.values()) + _BYTES["fp32"] * table
+    if "fp32" not in precisions:
+        size += _BYTES["fp32"] * max(parameters.values())  # one float32 graph at a time, until the others are made
+    return int(size)

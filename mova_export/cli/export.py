@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from mova_export.cli.options import names
@@ -18,7 +19,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--only", metavar="NAME,…", help="export these components only (base, an expert, text, adapter, llm)"
     )
-    parser.add_argument("--precision", choices=("fp32",), default="fp32", help="of the engines (default: fp32)")
+    parser.add_argument(
+        "--precision", default="fp32", metavar="NAME,…",
+        help="of every component, in order of preference: fp32 (default), fp16, bf16, int8, int4",
+    )  # fmt: skip
     parser.add_argument(
         "--tower", action="append", default=[], metavar="NAME=FOLDER",
         help="configuration folder of a tower (base, an expert, text) that is not where config.json says; repeatable",
@@ -34,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.checkpoint,
         arguments.out,
         components=None if arguments.only is None else names("--only", arguments.only),
+        precisions=names("--precision", arguments.precision),
         towers=dict(_tower(option) for option in arguments.tower),
         template=arguments.template,
         overwrite=arguments.overwrite,
@@ -46,6 +51,7 @@ def export_to(
     out: Path,
     *,
     components: list[str] | None = None,
+    precisions: Sequence[str] = ("fp32",),
     towers: dict[str, Path] | None = None,
     template: str | None = None,
     overwrite: bool = False,
@@ -66,15 +72,22 @@ def export_to(
 
     def finished(done: Progress) -> None:
         nonlocal in_a_line
+        artifact = done.artifact
+        indent = "" if in_a_line else " " * len(f"[{done.index:2}/{done.total}] {'':<11}")
         in_a_line = False
-        size = format_size(done.bytes)
-        print(f"{size:>10}  {done.seconds:5.1f} s  differs from torch by {done.relative_l2:.0e}", flush=True)
+        error = max(parity.relative_l2 for parity in artifact.parity)
+        print(
+            f"{indent}{artifact.precision}{format_size(artifact.bytes):>11}  {done.seconds:5.1f} s  "
+            f"differs from torch by {error:.0e}",
+            flush=True,
+        )
 
     try:
         manifest = export(
             checkpoint,
             out,
             components=COMPONENTS if components is None else components,
+            precisions=precisions,
             tower_folders=towers,
             template=template,
             overwrite=overwrite,

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from mova_runtime.bundle import Bundle, Manifest
-from mova_runtime.bundle.manifest import TensorSpec
+from mova_runtime.bundle.manifest import Artifact, TensorSpec
 from mova_runtime.bundle.schema import to_json
 from mova_runtime.engines.budget import format_size
 
@@ -40,17 +40,34 @@ def _describe(manifest: Manifest) -> list[str]:
         f"language model: {language.layers} layers, hidden {language.hidden}, context {language.context}, "
         f"prompt at most {language.max_prompt} tokens; template {manifest.prompts.template}",
         "",
-        f"{'component':<12}{'parameters':>14}{'precision':>11}{'size':>11}{'error':>9}  inputs → outputs",
+        f"{'component':<15}{'parameters':>14}{'precision':>11}{'size':>11}{'error':>9}{'cosine':>11}  inputs → outputs",
     ]
     letters = {expert.name: expert.letter for expert in vision.experts}
+    kept = []
     for name, component in manifest.components.items():
         label = f"{name} ({letters[name]})" if name in letters else name
+        head = f"{label:<15}{component.parameters:>14,}"
+        flow = f"  {_tensors(component.inputs)} → {_tensors(component.outputs)}"
         for artifact in component.artifacts:
-            error = max(parity.relative_l2 for parity in artifact.parity)
-            flow = f"{_tensors(component.inputs)} → {_tensors(component.outputs)}"
-            numbers = f"{artifact.precision:>11}{format_size(artifact.bytes):>11}{error:>9.0e}"
-            lines.append(f"{label:<12}{component.parameters:>14,}{numbers}  {flow}")
+            lines.append(f"{head}{_figures(artifact)}{flow}")
+            head, flow = " " * len(head), ""
+            kept += [f"{label:<15}{artifact.precision:<6}{text}" for text in _kept(artifact)]
+    if kept:
+        lines += ["", "in lower precisions, what stays float32, and in int4 what is int8:", *kept]
     return lines
+
+
+def _figures(artifact: Artifact) -> str:
+    """Precision, size, and the worst output's error and cosine at export."""
+    error = max(parity.relative_l2 for parity in artifact.parity)
+    cosines = [parity.cosine for parity in artifact.parity if parity.cosine is not None]
+    cosine = f"{min(cosines):.7f}" if cosines else "–"
+    return f"{artifact.precision:>11}{format_size(artifact.bytes):>11}{error:>9.0e}{cosine:>11}"
+
+
+def _kept(artifact: Artifact) -> list[str]:
+    parts = [f"{name}: {', '.join(words)}" for name in ("float32", "int8") if (words := getattr(artifact, name))]
+    return ["; ".join(parts)] if parts else []
 
 
 def _tensors(specs: tuple[TensorSpec, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The adapter's graph: its inputs, and a probe in which one image chose one expert and another two."""
+"""The adapter's graph: its inputs, a probe in which one image chose one expert and another two, and one without."""
 
 from __future__ import annotations
 
@@ -26,5 +26,13 @@ def adapter_graph(module: MovAdapter) -> Graph:
         "pair_image": pair_image,
         "pair_expert": pair_expert,
     }
-    dynamic = {name: {0: "batch" if name in ("base", "text") else "pairs"} for name in inputs}
-    return Graph(AdapterGraph(module), module, inputs, inputs, dynamic, {"visual": {0: "batch"}, "gates": {1: "batch"}})
+    none = {name: tensor[:1] if name in ("base", "text") else tensor[:0] for name, tensor in inputs.items()}
+    return Graph(
+        module=AdapterGraph(module),
+        reference=module,
+        example=inputs,
+        probe=inputs,
+        dynamic={name: {0: "batch" if name in ("base", "text") else "pairs"} for name in inputs},
+        outputs={"visual": {0: "batch"}, "gates": {1: "batch"}},
+        more_probes={"no pairs": none},
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ class Graph:
     reference: what torch runs to check it; another form of the same computation where there is one.
     example: inputs to trace with; every dynamic axis is longer than one, as torch.export asks.
     probe: inputs to compare on, kept in the bundle.
+    more_probes: further ones by what is special about them: shapes of their own kind that requests have too.
     dynamic: dynamic axes of the inputs, by name; an input without any may be left out.
     outputs: names in order, and their dynamic axes.
     """
@@ -27,6 +28,7 @@ class Graph:
     probe: dict[str, Tensor]
     dynamic: dict[str, Axes]
     outputs: dict[str, Axes]
+    more_probes: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:

@@ -70,7 +70,7 @@ class EmbeddingsLlamaOnnxConfig(LlamaOnnxConfig):  # type: ignore[misc]
 
 
 def language_graph(module: LlamaForCausalLM) -> Graph:
-    """The graph's probe: five embeddings after a cache of three."""
+    """The graph's probes: five embeddings after a cache of three; a prompt's beginning; one token after a cache."""
     config: LlamaConfig = module.config
     module.__class__ = EmbeddingsLlama
     # sdpa would be exported with guards against rows that attend to nothing, a pass over all scores in every layer.
@@ -90,7 +90,17 @@ def language_graph(module: LlamaForCausalLM) -> Graph:
         name: {0: "batch", 2: "past"} if name.startswith("past") else {0: "batch", 1: "new"} for name in probe
     }
     dynamic["attention_mask"] = {0: "batch", 1: "past + new"}
-    return Graph(module, CachedLlama(module), probe, probe, dynamic, outputs)
+    more = {"no cache": _resized(probe, _NEW, 0), "one token": _resized(probe, 1, _PAST)}
+    return Graph(module, CachedLlama(module), probe, probe, dynamic, outputs, more)
+
+
+def _resized(probe: dict[str, Tensor], new: int, past: int) -> dict[str, Tensor]:
+    """The probe with fewer embeddings, after a shorter cache."""
+    changed = {name: tensor[:, :, :past] if name.startswith("past") else tensor for name, tensor in probe.items()}
+    changed["inputs_embeds"] = probe["inputs_embeds"][:, :new]
+    changed["attention_mask"] = probe["attention_mask"][:, : past + new]
+    changed["position_ids"] = torch.arange(past, past + new)[None]
+    return changed
 
 
 class CachedLlama(torch.nn.Module):

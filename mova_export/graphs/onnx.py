@@ -14,6 +14,7 @@ import torch
 
 from mova_export.graphs.graph import Graph
 from mova_export.graphs.language import EmbeddingsLlama, write_with_optimum
+from mova_export.graphs.zeros import drop_zero_sums
 
 OPSET = 20
 """The newest opset that every backend takes: from 23 on, attention becomes an operator that some refuse."""
@@ -36,7 +37,14 @@ def write_onnx(graph: Graph, path: Path) -> list[Path]:
             _export_language(graph.module, path.parent) if isinstance(graph.module, EmbeddingsLlama) else _export(graph)
         )
     _forget_origin(model)
+    drop_zero_sums(model)
+    return save(model, path)
+
+
+def save(model: ir.Model, path: Path) -> list[Path]:
+    """Write a model with its weights beside it, one weight at a time; returns both files."""
     weights = path.with_name(path.name + _WEIGHTS_SUFFIX)
+    path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path, external_data=weights.name)
     return [path, weights]
 

@@ -286,7 +286,9 @@ def start_export(source: Path, folder: Path) -> subprocess.Popen[str]:
         (("--tower", "base=/does/not/exist"), "no such folder"),
         (("--template", "alpaca", "--only", "deplot"), "unknown; one of"),
         (("--template", "vicuna_v1", "--only", "deplot"), "stop token"),
-        (("--precision", "int3"), "invalid choice"),
+        (("--precision", "fp32,int3"), "unknown precision int3; one of fp32, fp16, bf16, int8, int4"),
+        (("--precision", "fp16,fp16"), "precision fp16 is named twice"),
+        (("--precision", ","), "names nothing"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

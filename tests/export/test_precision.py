@@ -1,0 +1,394 @@
+"""Bundles in several precisions: each computes what torch does, in the types its graph says, in fewer bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from command_line import MovaCommand
+from mova_export.artifacts import Derived, Reference, derive
+from mova_export.checkpoint.layout import COMPONENTS
+from mova_export.errors import ExportError
+from mova_export.export import export
+from mova_export.graphs.casts import to_narrow
+from mova_export.graphs.onnx import save
+from mova_export.graphs.policy import Kept, Policy
+from mova_export.graphs.prepare import prepare
+from mova_export.graphs.quantise import quantise
+from mova_export.graphs.zeros import drop_zero_sums
+from mova_runtime import ParityError
+from mova_runtime.bundle import Bundle
+from mova_runtime.bundle.manifest import PRECISIONS, Parity
+from mova_runtime.engines.ort import open_engine
+
+MakePath = Callable[[int], Path]
+
+SMALL = ("deplot", "llm")
+NARROW = ("fp16", "bf16")
+FLOAT, FLOAT16, BFLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
+FLOATS = {FLOAT, FLOAT16, BFLOAT16}
+
+
+@dataclass(frozen=True)
+class Written:
+    """Every component of a bundle in every precision."""
+
+    bundle: Bundle
+    derived: dict[tuple[str, str], Derived]
+
+    def kept(self, component: str, precision: str) -> Kept:
+        return self.derived[component, precision].kept
+
+    def parity(self, component: str, precision: str) -> dict[str, Parity]:
+        return {d.output: d.rounded() for d in self.derived[component, precision].verdict.outputs}
+
+    def graph(self, component: str, precision: str) -> Path:
+        return self.derived[component, precision].files[0]
+
+    def weight_bytes(self, component: str, precision: str) -> int:
+        return self.derived[component, precision].files[1].stat().st_size
+
+    def nodes(self, component: str, precision: str, *operators: str) -> list[ir.Node]:
+        return [node for node in ir.load(self.graph(component, precision)).graph if node.op_type in operators]
+
+    def probe(self, component: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        return probe(self.bundle, component)
+
+
+@pytest.fixture(scope="module")
+def written(bundle: MakePath, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Derived from the float32 graphs of the shared bundle."""
+    shared, root = Bundle.open(bundle(2)), tmp_path_factory.mktemp("precisions")
+    derived = {}
+    for name, component in shared.manifest.components.items():
+        source = root / name / "fp32" / "model.onnx"
+        source.parent.mkdir(parents=True)
+        for file in component.artifacts[0].files:
+            shutil.copyfile(shared.path(file), source.parent / Path(file.path).name)
+        reference = Reference(name, *probe(shared, name))
+        for precision in PRECISIONS:
+            path = source if precision == "fp32" else root / name / precision / "model.onnx"
+            derived[name, precision] = derive(source, path, precision, reference)
+    return Written(shared, derived)
+
+
+@pytest.fixture(scope="module")
+def small(checkpoint: MakePath, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of two components in every precision."""
+    out = tmp_path_factory.mktemp("small") / "bundle"
+    export(checkpoint(2), out, components=SMALL, precisions=PRECISIONS)
+    return Bundle.open(out)
+
+
+def probe(bundle: Bundle, component: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    kept = bundle.manifest.components[component].probe
+    inputs, outputs = ({k: np.load(bundle.path(f)) for k, f in files.items()} for files in (kept.inputs, kept.outputs))
+    return inputs, outputs
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
+    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+
+
+# ---- parity ----
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.9999999), ("fp16", 0.999), ("int8", 0.99), ("int4", 0.99)])
+def test_a_graph_computes_what_torch_computed(component: str, precision: str, least: float, written: Written) -> None:
+    inputs, expected = written.probe(component)
+    found = open_engine(written.graph(component, precision), component, 0).run(inputs)
+    for name, output in expected.items():
+        assert found[name].dtype == np.float32
+        assert cosine(found[name], output) >= least, name
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_bfloat16_graphs_run_as_they_are_and_agree_with_torch(component: str, written: Written) -> None:
+    openvino = pytest.importorskip("openvino")
+    inputs, expected = written.probe(component)
+    model = openvino.Core().compile_model(str(written.graph(component, "bf16")), "CPU")
+    found = model(inputs)
+    recorded = written.parity(component, "bf16")
+    for name, output in expected.items():
+        difference = np.linalg.norm(found[model.output(name)] - output) / np.linalg.norm(output)
+        assert cosine(found[model.output(name)], output) >= 0.999, name
+        # What the bundle tells was measured with rounded float32: within a few times of the real thing.
+        assert difference < 4 * recorded[name].relative_l2 + 0.01, name
+
+
+def test_the_manifest_tells_what_a_precision_costs(small: Bundle) -> None:
+    for name, component in small.manifest.components.items():
+        assert [a.precision for a in component.artifacts] == list(PRECISIONS)
+        worst = [max(parity.relative_l2 for parity in a.parity) for a in component.artifacts]
+        fp32, fp16, bf16, int8, int4 = worst
+        assert 0 < fp32 < fp16 < bf16 < int4, name
+        assert fp16 < int8 < int4, name
+        for a in component.artifacts:
+            assert {parity.output for parity in a.parity} == {output.name for output in component.outputs}
+            assert all(parity.cosine is not None and parity.cosine >= 0.99 for parity in a.parity)
+            assert bool(a.float32) == (a.precision != "fp32")
+            assert bool(a.int8) == (a.precision == "int4")
+
+
+def test_a_graph_that_computes_something_else_is_refused(written: Written, tmp_path: Path) -> None:
+    inputs, expected = written.probe("deplot")
+    wrong = Reference("deplot", inputs, {name: output[..., ::-1] for name, output in expected.items()})
+    for precision in PRECISIONS:
+        with pytest.raises(ParityError, match=rf"deplot: output .*\(allowed for {precision}"):
+            derive(written.graph("deplot", "fp32"), tmp_path / precision / "model.onnx", precision, wrong)
+
+
+# ---- types ----
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("precision", NARROW)
+def test_graphs_are_strongly_typed(component: str, precision: str, written: Written) -> None:
+    path = written.graph(component, precision)
+    onnx.checker.check_model(str(path), full_check=True)
+    narrow = FLOAT16 if precision == "fp16" else BFLOAT16
+    model = ir.load(path)
+    assert {v.dtype for v in (*model.graph.inputs, *model.graph.outputs)} <= {FLOAT, ir.DataType.INT64}
+    assert all(v.dtype in (narrow, FLOAT) for v in model.graph.initializers.values() if v.dtype in FLOATS)
+    for node in model.graph:
+        types = {value.dtype for value in node.inputs if value is not None} & FLOATS
+        assert len(types) <= 1, node
+        if node.op_type in ("Softmax", "LayerNormalization", "Pow", "Sqrt", "ReduceMean", "ReduceSum", "Sin", "Cos"):
+            assert types == {FLOAT}, node
+        if node.op_type == "Cast":
+            (operand,) = node.inputs
+            assert operand.dtype != node.outputs[0].dtype
+            assert not operand.is_initializer()
+            assert operand.producer() is None or operand.producer().op_type != "Cast"
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("precision", NARROW)
+def test_matrices_are_narrow(component: str, precision: str, written: Written) -> None:
+    """All but those the manifest names: T5's second layers in float16."""
+    wide = [
+        node
+        for node in written.nodes(component, precision, "MatMul")
+        if node.inputs[1].is_initializer() and node.inputs[1].dtype == FLOAT
+    ]
+    gated = "gated MLP outputs" in written.kept(component, precision).float32
+    assert gated == (precision == "fp16" and component in ("pix2struct", "deplot"))
+    assert len(wide) == (2 if gated else 0)
+
+
+@pytest.mark.parametrize("precision", NARROW)
+def test_the_gate_stays_float32(precision: str, written: Written) -> None:
+    assert "gate" in written.kept("adapter", precision).float32
+    for node in written.nodes("adapter", precision, "Gemm", "TopK", "ScatterElements"):
+        assert {value.dtype for value in node.inputs} & FLOATS == {FLOAT}
+    assert written.parity("adapter", precision)["gates"].relative_l2 < 1e-6
+
+
+@pytest.mark.parametrize("component", ["base", "dinov2", "sam", "text", "adapter", "llm"])
+def test_the_residual_stream_stays_float32(component: str, written: Written) -> None:
+    """Two sums a layer whose operands are both activations; a rotary embedding's sums are none."""
+    for precision in NARROW:
+        assert "residual" in written.kept(component, precision).float32
+        graph = ir.load(written.graph(component, precision)).graph
+        sums = [
+            node
+            for node in graph
+            if node.op_type == "Add"
+            and node.outputs[0].dtype == FLOAT
+            and all(value.producer() is not None and value.dtype == FLOAT for value in node.inputs)
+        ]
+        assert len(sums) >= 4 if component != "adapter" else 3
+
+
+@pytest.mark.parametrize("operator", ["Conv", "Einsum"])
+def test_what_the_operator_set_lacks_in_bfloat16_stays_float32(operator: str, written: Written) -> None:
+    assert operator in written.kept("sam", "bf16").float32
+    assert operator not in written.kept("sam", "fp16").float32
+
+
+# ---- bytes ----
+
+
+def test_weights_shrink(written: Written) -> None:
+    """Towers of matrices: half, a quarter and a scale of 4 bytes a 32 weights, an eighth and the same."""
+    for component in ("base", "biomedclip", "text"):
+        full = written.weight_bytes(component, "fp32")
+        shares = [written.weight_bytes(component, precision) / full for precision in PRECISIONS[1:]]
+        fp16, bf16, int8, int4 = shares
+        assert 0.5 <= fp16 < 0.51
+        assert 0.5 <= bf16 < 0.55
+        assert int4 < int8 < 0.35
+        assert int4 < 0.28
+    adapter = [written.weight_bytes("adapter", precision) for precision in PRECISIONS]
+    assert adapter[1] < 0.54 * adapter[0]
+    assert adapter[3] < 0.43 * adapter[0]  # its experts' matrices too
+
+
+def test_no_large_matrix_is_left_unquantised(written: Written) -> None:
+    for component in COMPONENTS:
+        for precision in ("int8", "int4"):
+            for node in written.nodes(component, precision, "MatMul", "Gather"):
+                for value in node.inputs:
+                    if value.is_initializer() and value.dtype == FLOAT:
+                        assert value.const_value.size < 1 << 18, (component, precision, value.name)
+
+
+def test_four_bits_are_for_most_matrices(written: Written) -> None:
+    for component in COMPONENTS:
+        quantised = written.nodes(component, "int4", "MatMulNBits")
+        bits = [node.attributes.get_int("bits") for node in quantised]
+        told = next(words for words in written.kept(component, "int4").int8 if words.endswith("matrices"))
+        assert told == f"{bits.count(8)} of {len(bits)} matrices"
+        assert bits.count(4) >= 0.4 * len(bits), component
+        eight = [node.attributes.get_int("bits") for node in written.nodes(component, "int8", "MatMulNBits")]
+        assert eight == [8] * len(bits)
+
+
+# ---- the command ----
+
+
+def test_exporting_twice_gives_the_same_bytes(
+    checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand, small: Bundle
+) -> None:
+    options = ("--only", ",".join(SMALL), "--precision", ",".join(PRECISIONS))
+    done = mova_command("export", checkpoint(2), "--out", tmp_path / "again", *options)
+    assert done.status == 0, done.error
+    assert Bundle.open(tmp_path / "again").manifest.components == small.manifest.components
+
+
+def test_float32_is_not_kept_where_it_was_not_asked_for(
+    checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand
+) -> None:
+    out = tmp_path / "bundle"
+    done = mova_command("export", checkpoint(2), "--out", out, "--only", "deplot", "--precision", "int8, fp16")
+    assert done.status == 0, done.error
+    assert sorted(path.name for path in (out / "components/deplot").iterdir()) == ["fp16", "int8", "probe"]
+    assert sorted(path.name for path in (out / "components/deplot/fp16").iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert [a.precision for a in Bundle.open(out).manifest.components["deplot"].artifacts] == ["int8", "fp16"]
+    lines = [line.removeprefix("[ 1/1] deplot").split() for line in done.output.splitlines() if "torch" in line]
+    assert [line[0] for line in lines] == ["int8", "fp16"]
+
+    shown = mova_command("inspect", out)
+    assert "gated MLP outputs" in shown.output
+    assert json.loads(mova_command("inspect", out, "--json").output)["components"]["deplot"]["artifacts"][1]["float32"]
+
+
+@pytest.mark.parametrize(
+    ("precisions", "text"),
+    [(("fp64",), "unknown precision fp64"), (("fp16", "fp16"), "named twice"), ((), "no precision is named")],
+)
+def test_wrong_precisions(precisions: tuple[str, ...], text: str, checkpoint: MakePath, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=text):
+        export(checkpoint(2), tmp_path / "bundle", components=["deplot"], precisions=precisions)
+    assert not (tmp_path / "bundle").exists()
+
+
+# ---- graphs of our own making ----
+
+
+def model_of(text: str, **weights: np.ndarray) -> ir.Model:
+    """A graph in ONNX's text form, with its weights."""
+    model = ir.from_onnx_text(f'<ir_version: 9, opset_import: ["": 20]> g {text}')
+    for name, array in weights.items():
+        value = next(v for node in model.graph for v in node.inputs if v is not None and v.name == name)
+        value.const_value = ir.Tensor(array, name=name)
+        value.dtype, value.shape = value.const_value.dtype, ir.Shape(array.shape)
+        model.graph.register_initializer(value)
+    prepare(model)
+    return model
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def run(model: ir.Model, folder: Path, **inputs: np.ndarray) -> list[np.ndarray]:
+    path, _ = save(model, folder / "model.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    return list(open_engine(path, "test", 0).run(inputs).values())
+
+
+@pytest.mark.parametrize("kind", ["matrix", "mask"])
+def test_a_constant_beyond_float16_keeps_its_node_float32(kind: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    text = "(float[2, 64] x) => (float[2, 64] y) { h = MatMul(x, a) m = Add(h, c) y = MatMul(m, b) }"
+    a, b = (rng.standard_normal((64, 64)).astype(np.float32) for _ in range(2))
+    c = np.array(1e5 if kind == "mask" else 1, np.float32)
+    if kind == "matrix":
+        b[3, 5] = 70_000
+    model = model_of(text, a=a, b=b, c=c)
+    kept = to_narrow(model, "fp16", Policy())
+    assert kept.float32 == (("masks",) if kind == "mask" else ("weight b",))
+    x = rng.standard_normal((2, 64)).astype(np.float32)
+    (y,) = run(model, tmp_path, x=x)
+    assert np.isfinite(y).all()
+    assert cosine(y, (x @ a + c) @ b) > 0.999
+
+
+def test_values_read_in_both_types_are_cast_once(rng: np.random.Generator, tmp_path: Path) -> None:
+    text = """(float[2, 64] x) => (float[2, 64] y, float[2, 64] h) {
+        h = MatMul(x, a) p = Softmax <axis = -1> (h) q = Softmax <axis = 0> (h)
+        r = MatMul(p, a) s = MatMul(q, a) t = Add(r, s) y = Mul(t, a0) }"""
+    a, a0 = rng.standard_normal((64, 64)).astype(np.float32) / 8, rng.standard_normal(64).astype(np.float32)
+    model = model_of(text, a=a, a0=a0)
+    to_narrow(model, "fp16", Policy())
+    # x, h to both softmaxes and the output, p, q, y; t is no residual sum: neither operand comes from the other
+    assert sum(node.op_type == "Cast" for node in model.graph) == 5
+    assert [value.name for value in model.graph.outputs] == ["y", "h"]
+    x = rng.standard_normal((2, 64)).astype(np.float32)
+    y, h = run(model, tmp_path, x=x)
+    assert cosine(h, x @ a) > 0.99999
+    assert y.dtype == np.float32
+
+
+def test_a_lookup_of_many_rows_is_stored_narrow_and_cast_a_row(rng: np.random.Generator) -> None:
+    text = "(int64[n] ids) => (float[n, 64] y) { e = Gather <axis = 0> (t, ids) y = LayerNormalization(e, w) }"
+    for rows, dtype in ((4096, FLOAT16), (16, FLOAT)):
+        model = model_of(text, t=rng.standard_normal((rows, 64)).astype(np.float32), w=np.ones(64, np.float32))
+        to_narrow(model, "fp16", Policy())
+        (gather,) = [node for node in model.graph if node.op_type == "Gather"]
+        assert gather.inputs[0].dtype == dtype
+
+
+def test_quantised_rows_and_stacked_matrices_are_close(rng: np.random.Generator, tmp_path: Path) -> None:
+    text = """(int64[p] i, float[p, 3, 256] x) => (float[p, 3, 256] y) {
+        m = Gather <axis = 0> (t, i) y = MatMul(x, m) }"""
+    t = rng.standard_normal((5, 256, 256)).astype(np.float32)
+    t[..., 7] *= 1000  # a scale a column: the others don't suffer
+    model = model_of(text, t=t)
+    kept = quantise(model, 4, Policy())
+    assert kept.int8 == ("stacked matrices",)
+    x, i = rng.standard_normal((2, 3, 256)).astype(np.float32), np.array([4, 1])
+    path, weights = save(model, tmp_path / "model.onnx")
+    (y,) = open_engine(path, "test", 0).run({"x": x, "i": i}).values()
+    expected = x @ t[i]
+    for column in (0, 7, 255):
+        assert cosine(y[..., column], expected[..., column]) > 0.9999
+    assert weights.stat().st_size < t.nbytes * 0.26
+
+
+def test_zeros_added_to_broadcast_go(rng: np.random.Generator, tmp_path: Path) -> None:
+    text = """(float[b, 1, 1, 8] mask, float[b, 4, 8, 8] scores) => (float[b, 4, 8, 8] y) {
+        wide = Add(zeros, mask) turned = Sub(one, wide) y = Add(scores, turned) }"""
+    zeros, one = np.zeros((1, 4, 8, 8), np.float32), np.array(1, np.float32)
+    mask = rng.standard_normal((2, 1, 1, 8)).astype(np.float32)
+    scores = rng.standard_normal((2, 4, 8, 8)).astype(np.float32)
+    model = model_of(text, zeros=zeros, one=one)
+    drop_zero_sums(model)
+    assert "zeros" not in model.graph.initializers
+    (y,) = run(model, tmp_path, mask=mask, scores=scores)
+    np.testing.assert_array_equal(y, scores + (1 - mask))
+
+    kept = model_of(text.replace("Add(scores, turned)", "MatMul(scores, turned)"), zeros=zeros, one=one)
+    drop_zero_sums(kept)
+    assert "zeros" in kept.graph.initializers
