@@ -15,11 +15,10 @@ from importlib import metadata
 from types import FrameType
 from typing import NoReturn
 
-from mova_export.cli import demo, doctor, export, inspect, run, verify
-from mova_export.errors import ParityError
-from mova_runtime import MovaError
+from mova_export.cli import build, demo, doctor, export, inspect, run, verify
+from mova_runtime import MovaError, ParityError
 
-COMMANDS = (export, run, inspect, verify, doctor, demo)
+COMMANDS = (export, build, run, inspect, verify, doctor, demo)
 
 
 class _Parser(argparse.ArgumentParser):
