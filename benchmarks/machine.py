@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "onnxruntime", "transformers", "numpy")
+PACKAGES = ("torch", "onnxruntime", "openvino", "tensorrt-rtx-cu13", "transformers", "numpy")
 _ROOT = Path(__file__).resolve().parent.parent
 _CPUINFO = Path("/proc/cpuinfo")
 

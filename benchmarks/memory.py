@@ -41,7 +41,7 @@ def _measure(folder: Path, contender: str, pairs: int, threads: int) -> None:
     if contender == "ours":
         from mova_runtime.engines.ort import OrtBackend
 
-        engine = OrtBackend(threads).load(bundle, "adapter")
+        engine = OrtBackend("cpu", "fp32", threads).load(bundle, "adapter")
         run = lambda: engine.run(inputs)  # noqa: E731
     else:
         import torch

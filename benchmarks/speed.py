@@ -26,7 +26,7 @@ from startup import startup
 from subject import SELECTED, Subject
 from timing import Contender, Spread, interleave, ratios
 
-from mova_runtime.parity import compare
+from mova_runtime.parity.compare import compare
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = {"tiny": 30, "clip-l": 5}

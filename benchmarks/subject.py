@@ -18,7 +18,9 @@ from mova_export.demo.checkpoint import IMAGE
 from mova_export.export import export
 from mova_runtime.bundle import Bundle
 from mova_runtime.encoder import ExpertFeature, Pair
-from mova_runtime.engines.ort import OrtBackend
+from mova_runtime.engines.choice import choose
+from mova_runtime.engines.host import on_host
+from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.pool import EnginePool
 from mova_runtime.errors import BundleError
 from mova_runtime.language.tokenizer import Tokenizer
@@ -51,7 +53,7 @@ class Subject:
         checkpoint = Checkpoint(folder / "checkpoint")
         bundle = Bundle.open(self.bundle_path)
         self.trace = Trace()
-        self.pool = EnginePool(bundle, OrtBackend(threads))
+        self.pool = EnginePool(bundle, Loader(bundle, (choose(bundle, "ort", "fp32"),), threads))
         self.model = Model(bundle, self.pool)
         self.modules: dict[str, Any] = {component: checkpoint.load(component) for component in COMPONENTS}
         with resources.as_file(IMAGE) as image:
@@ -79,7 +81,7 @@ class Subject:
 
     def base(self) -> np.ndarray:
         """Base features, by the runtime."""
-        return self.model.encoder.base([self.inputs], self.trace)
+        return on_host(self.model.encoder.base([self.inputs], self.trace))
 
     def text(self) -> np.ndarray:
         """The text feature, by the runtime."""
