@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 
 from command_line import MovaCommand
-from mova_export.artifacts import Derived, Reference, derive
+from mova_export.artifacts import Case, Derived, Reference, derive
 from mova_export.checkpoint.layout import COMPONENTS
 from mova_export.errors import ExportError
 from mova_export.export import export
@@ -26,7 +26,7 @@ from mova_export.graphs.quantise import quantise
 from mova_export.graphs.zeros import drop_zero_sums
 from mova_runtime import ParityError
 from mova_runtime.bundle import Bundle
-from mova_runtime.bundle.manifest import PRECISIONS, Parity
+from mova_runtime.bundle.manifest import PRECISIONS, Parity, Probe
 from mova_runtime.engines.ort import open_engine
 
 MakePath = Callable[[int], Path]
@@ -73,7 +73,7 @@ def written(bundle: MakePath, tmp_path_factory: pytest.TempPathFactory) -> Writt
         source.parent.mkdir(parents=True)
         for file in component.artifacts[0].files:
             shutil.copyfile(shared.path(file), source.parent / Path(file.path).name)
-        reference = Reference(name, *probe(shared, name))
+        reference = Reference(name, tuple(Case(kept.case, *arrays(shared, kept)) for kept in component.probes))
         for precision in PRECISIONS:
             path = source if precision == "fp32" else root / name / precision / "model.onnx"
             derived[name, precision] = derive(source, path, precision, reference)
@@ -89,7 +89,10 @@ def small(checkpoint: MakePath, tmp_path_factory: pytest.TempPathFactory) -> Bun
 
 
 def probe(bundle: Bundle, component: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    kept = bundle.manifest.components[component].probe
+    return arrays(bundle, bundle.manifest.components[component].probe)
+
+
+def arrays(bundle: Bundle, kept: Probe) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     inputs, outputs = ({k: np.load(bundle.path(f)) for k, f in files.items()} for files in (kept.inputs, kept.outputs))
     return inputs, outputs
 
@@ -142,7 +145,7 @@ def test_the_manifest_tells_what_a_precision_costs(small: Bundle) -> None:
 
 def test_a_graph_that_computes_something_else_is_refused(written: Written, tmp_path: Path) -> None:
     inputs, expected = written.probe("deplot")
-    wrong = Reference("deplot", inputs, {name: output[..., ::-1] for name, output in expected.items()})
+    wrong = Reference("deplot", (Case("", inputs, {name: out[..., ::-1] for name, out in expected.items()}),))
     for precision in PRECISIONS:
         with pytest.raises(ParityError, match=rf"deplot: output .*\(allowed for {precision}"):
             derive(written.graph("deplot", "fp32"), tmp_path / precision / "model.onnx", precision, wrong)

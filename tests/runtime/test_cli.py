@@ -189,7 +189,9 @@ def test_verify_passes_every_component(mova_command, bundle):
     assert (done.status, done.error) == (0, "")
     rows = [line for line in done.output.splitlines() if line.endswith(("ok", "FAILED"))]
     components = read_manifest(bundle(2))["components"]
-    assert len(rows) == sum(len(component["probe"]["outputs"]) for component in components.values())
+    assert len(rows) == sum(
+        len(probe["outputs"]) for one in components.values() for probe in (one["probe"], *one["more_probes"])
+    )
     assert {row.split()[0] for row in rows} == set(components)
     assert all(row.endswith("ok") for row in rows)
 

@@ -294,7 +294,7 @@ def test_a_runtime_answers_with_features_on_the_device(bundle, fake, cuda, monke
     monkeypatch.setattr(session_module, "OrtCudaEngine", partial(OrtCudaEngine, where="cpu"))
     monkeypatch.setattr(ort_module, "open_session", lambda model, name, *_: open_session(model, name))
     choice = Choice("ort-cuda", "fp32", "as asked")
-    monkeypatch.setattr(mova_runtime.runtime, "choose", lambda *_: choice)
+    monkeypatch.setattr(mova_runtime.runtime, "choose_in_order", lambda *_: (choice,))
     for case in cases(2)[:1]:
         with mova_runtime.open(bundle(2), backend="ort-cuda") as rt:
             answer = rt.answer(case.image, case.question, max_new_tokens=case.max_new_tokens)
