@@ -74,7 +74,7 @@ def _build(path: Path, target: str) -> dict[str, Any]:
 
     bundle = Bundle.open(path)
     before = _peak()
-    wanted = order(bundle, FLAVOUR, "fp32", targets_for(FLAVOUR, [target], "fp32", None), components=[EXPERT])
+    wanted = order(bundle, FLAVOUR, "fp32", targets_for(FLAVOUR, [target], None), components=[EXPERT])
     (record,) = build(bundle, wanted, Quiet(), rebuild=True)
     return {
         "library": f"{FLAVOUR} {record.key.version}",

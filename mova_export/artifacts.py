@@ -83,7 +83,12 @@ def derive(source: Path, path: Path, precision: Precision, reference: Reference)
     else:
         derived = _four_bits(source, path, reference)
     if not derived.verdict.passed:
-        raise ParityError(f"{derived.verdict.complaint()}; this is a fault of the exporter or of ONNX Runtime")
+        cause = (
+            "these weights may not bear it: leave the precision out"
+            if precision in ("int8", "int4")
+            else "this is a fault of the exporter or of ONNX Runtime"
+        )
+        raise ParityError(f"{derived.verdict.complaint()}; {cause}")
     return derived
 
 

@@ -70,7 +70,7 @@ def build_into(
 
     library.version(flavour)  # nothing else matters where it is not installed
     chosen = precision_of(bundle, precision)
-    gpus = targets_for(flavour, targets, chosen, gpu())
+    gpus = targets_for(flavour, targets, gpu())
     wanted = order(bundle, flavour, chosen, gpus, components=components, max_batch=max_batch, level=level)
     print(f"{flavour} {wanted.version}, {chosen}, for {', '.join(map(str, gpus))}")
     told = _Told(gpus)

@@ -106,7 +106,7 @@ def _version(package: str) -> str | None:
 
 def _gpu() -> str:
     found = gpu()
-    return f"{found.name}, {found.capability}, driver for CUDA {found.driver}" if found else "none that CUDA shows"
+    return f"{found.name}, {found.capability}, driver {found.driver}" if found else "none that CUDA shows"
 
 
 def _memory() -> str:

@@ -22,11 +22,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it."""
-    manifest = Bundle.open(arguments.bundle).manifest
+    bundle = Bundle.open(arguments.bundle)
     if arguments.json:
-        print(json.dumps(to_json(manifest)))
+        print(json.dumps(to_json(bundle.manifest)))
         return 0
-    for line in _describe(manifest):
+    for line in (*_describe(bundle.manifest), *_engines(bundle)):
         print(line)
     return 0
 
@@ -55,6 +55,25 @@ def _describe(manifest: Manifest) -> list[str]:
     if kept:
         lines += ["", "in lower precisions, what stays float32, and in int4 what is int8:", *kept]
     return lines
+
+
+def _engines(bundle: Bundle) -> list[str]:
+    """Built engines, a line for each component, precision and library, with the GPUs they are for."""
+    targets: dict[tuple[str, ...], list[str]] = {}
+    for record in bundle.engines():
+        key = record.key
+        current = bundle.has(key.component, key.precision)
+        if not current or bundle.artifact(key.component, key.precision).sha256 != key.graph:
+            source = "  of another export: not used"
+        else:
+            source = ""
+        entry = (key.component, key.precision, f"{key.flavour} {key.version}", source)
+        targets.setdefault(entry, []).append(key.capability)
+    lines = [
+        f"{component:<15}{precision:<6}{library:<26}{', '.join(sorted(set(found)))}{source}"
+        for (component, precision, library, source), found in targets.items()
+    ]
+    return ["", "engines:", *lines] if lines else []
 
 
 def _figures(artifact: Artifact) -> str:

@@ -51,7 +51,7 @@ def verify_bundle(
         raise BundleError(f"no component {', '.join(unknown)} in the bundle; it has {', '.join(components)}")
     print(f"{choice}: {choice.why}")
     print(f"an output passes with {BARS[choice.precision]}")
-    print(f"{'component':<12}{'output':<22}{'cosine':>10}{'rel. L2':>10}{'of a row':>10}{'largest':>10}  at")
+    print(f"{'component':<12}{'output':<28}{'cosine':>10}{'rel. L2':>10}{'of a row':>10}{'largest':>10}  at")
     if only is None:
         _check_files(bundle)
     failed = []
@@ -65,7 +65,7 @@ def verify_bundle(
             errors = (output.relative_l2, output.worst_row, output.max_abs)
             figures = f"{output.cosine:>10.6f}" + "".join(f"{error:>10.1e}" for error in errors)
             mark = "ok" if verdict.bar.passes(output) else "FAILED"
-            print(f"{name:<12}{output.output:<22}{figures}  {list(output.worst)} {mark}", flush=True)
+            print(f"{name:<12}{output.output:<28}{figures}  {list(output.worst)} {mark}", flush=True)
         if not verdict.passed:
             failed.append(name)
     if failed:
@@ -82,4 +82,5 @@ def _check_files(bundle: Bundle) -> None:
         except IntegrityError as error:
             reason = str(error).removesuffix("; copy or export the bundle again")
             engine = f"the engine of {record.key.component!r} for {record.key.capability}"
-            raise IntegrityError(f"{engine} is damaged: {reason}; run `mova build` again") from None
+            folder = bundle.path(record.file).parent
+            raise IntegrityError(f"{engine} is damaged: {reason}; remove {folder} and run `mova build`") from None

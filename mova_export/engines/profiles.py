@@ -94,13 +94,12 @@ def _axis(component: str, tensor: str, axis: int | str, axes: dict[str, Axis]) -
 
 
 def _probed(bundle: Bundle, component: str, shapes: dict[str, tuple[int | str, ...]]) -> dict[str, int]:
-    """Named axes' lengths in the probe."""
+    """The greatest length of each named axis in the probes."""
     lengths: dict[str, int] = {}
-    for name, file in bundle.component(component).probe.inputs.items():
-        array = load_array(bundle.path(file), mapped=True)
-        lengths |= {
-            axis: length
-            for axis, length in zip(shapes.get(name, ()), array.shape, strict=False)
-            if isinstance(axis, str)
-        }
+    for probe in bundle.component(component).probes:
+        for name, file in probe.inputs.items():
+            array = load_array(bundle.checked_path(file), mapped=True)
+            for axis, length in zip(shapes.get(name, ()), array.shape, strict=False):
+                if isinstance(axis, str):
+                    lengths[axis] = max(length, lengths.get(axis, 0))
     return lengths

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -49,10 +49,11 @@ class EngineStore:
     def __enter__(self) -> EngineStore:
         self._bundle.path(File(ENGINES, 0, ""))  # it may be a link that leads out
         try:
-            self._root.mkdir(exist_ok=True)
-            self._remove_abandoned()
-            self._partial.mkdir()
-            self._lock = _lock(self._partial)
+            with _turn(self._bundle.root):
+                self._root.mkdir(exist_ok=True)
+                self._remove_abandoned()
+                self._partial.mkdir()
+                self._lock = _lock(self._partial)
         except OSError as error:
             raise ExportError(f"{self._root}: can't be written ({_reason(error)})") from None
         return self
@@ -63,7 +64,7 @@ class EngineStore:
         shutil.rmtree(self._partial, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), _turn(self._bundle.root):
             self._root.rmdir()  # where nothing was built, nothing is left
 
     def find(self, key: EngineKey) -> EngineRecord | None:
@@ -171,6 +172,17 @@ class Hashed:
     def sha256(self) -> str:
         """Of what was written so far, hexadecimal."""
         return self._digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Builds come and go one after the other: what one makes, another must not take for abandoned or empty."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(folder: Path) -> int:

@@ -18,11 +18,11 @@ BUILDS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 @dataclass(frozen=True)
 class Target:
-    """A compute capability such as "sm_86", the GPUs that have it, and the precisions TensorRT-RTX builds for it."""
+    """A compute capability such as "sm_86", the GPUs that have it, and whether TensorRT-RTX builds for it."""
 
     capability: str
     devices: str
-    rtx: tuple[Precision, ...] = ()
+    rtx: bool = False
 
     def __str__(self) -> str:
         return f"{self.capability} ({self.devices})"
@@ -36,30 +36,27 @@ class Target:
 TARGETS = {
     target.capability: target
     for target in (
-        # Turing multiplies no float32 matrices in TensorRT-RTX, and has no bfloat16.
-        Target("sm_75", "RTX 20, T4", ("fp16",)),
-        Target("sm_80", "A100", BUILDS),
-        Target("sm_86", "RTX 30, A10", BUILDS),
+        # TensorRT-RTX multiplies no float32 matrices on Turing, and every graph holds some: the gate's, or positions.
+        Target("sm_75", "RTX 20, T4"),
+        Target("sm_80", "A100", rtx=True),
+        Target("sm_86", "RTX 30, A10", rtx=True),
         Target("sm_87", "Jetson Orin"),
-        Target("sm_89", "RTX 40, L4", BUILDS),
+        Target("sm_89", "RTX 40, L4", rtx=True),
         Target("sm_90", "H100, H200"),
         Target("sm_100", "B200"),
         Target("sm_110", "Jetson Thor"),
-        Target("sm_120", "RTX 50", BUILDS),
-        Target("sm_121", "GB10", BUILDS),
+        Target("sm_120", "RTX 50", rtx=True),
+        Target("sm_121", "GB10", rtx=True),
     )
 }
 
 
-def targets_for(
-    flavour: Flavour, names: Sequence[str] | None, precision: Precision, here: Gpu | None
-) -> tuple[Target, ...]:
+def targets_for(flavour: Flavour, names: Sequence[str] | None, here: Gpu | None) -> tuple[Target, ...]:
     """The targets to build for, each once, in the order named.
 
     Args:
         flavour: TensorRT builds for the GPU of the machine it runs on, TensorRT-RTX for those it knows, without one.
         names: capabilities; None is the GPU of this machine.
-        precision: of the engines.
         here: this machine's GPU.
 
     Raises:
@@ -71,12 +68,15 @@ def targets_for(
     if flavour == "tensorrt":
         return (_of_this_machine(chosen, here),)
     if not chosen and not here:
-        raise ExportError(f"this machine has no NVIDIA GPU to build for; name --target, of {_rtx_names(precision)}")
+        raise ExportError(f"this machine has no NVIDIA GPU to build for; name --target, of {_rtx_names()}")
     if not chosen and here:
         chosen = (TARGETS.get(here.capability, Target(here.capability, here.name)),)
     for target in chosen:
-        if precision not in target.rtx:
-            raise ExportError(_refusal(target, precision))
+        if not target.rtx:
+            raise ExportError(
+                f"{target}: no target of TensorRT-RTX, build with TensorRT on the device (--backend tensorrt); "
+                f"TensorRT-RTX has {_rtx_names()}"
+            )
     return chosen
 
 
@@ -95,14 +95,5 @@ def _of_this_machine(chosen: tuple[Target, ...], here: Gpu | None) -> Target:
     return own
 
 
-def _refusal(target: Target, precision: Precision) -> str:
-    if target.rtx:
-        return f"TensorRT-RTX builds {', '.join(target.rtx)} for {target}, not {precision}"
-    return (
-        f"{target}: no target of TensorRT-RTX, build with TensorRT on the device (--backend tensorrt); "
-        f"TensorRT-RTX has {_rtx_names(precision)}"
-    )
-
-
-def _rtx_names(precision: Precision) -> str:
-    return ", ".join(str(target) for target in TARGETS.values() if precision in target.rtx)
+def _rtx_names() -> str:
+    return ", ".join(str(target) for target in TARGETS.values() if target.rtx)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mova_runtime.bundle.engine import EngineKey
-from mova_runtime.parity.verdicts import cache_folder
+from mova_runtime.cache_folder import cache_folder
 
 
 def timing_file(key: EngineKey) -> Path | None:

@@ -73,7 +73,7 @@ def quantise(model: ir.Model, bits: int, policy: Policy, eight: int = 0) -> Kept
     """Quantise a float32 graph's weights in place; they are computed one at a time when the model is saved.
 
     Args:
-        model: the graph, prepared (see casts.py).
+        model: the graph, prepared (see prepare.py).
         bits: 8 or 4.
         policy: parts whose weights stay float32.
         eight: with 4 bits, how many of `matrices` get 8.

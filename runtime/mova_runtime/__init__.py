@@ -54,7 +54,7 @@ def open(  # `mova.open`, as one opens a file
     *,
     backend: str = "auto",
     precision: str | None = None,
-    fallback: Sequence[str] = (),
+    fallback: Sequence[str] | None = (),
     memory_budget: str | int | None = None,
     threads: int | None = None,
 ) -> Runtime:
@@ -66,7 +66,7 @@ def open(  # `mova.open`, as one opens a file
             what the device is (`Runtime.choice` tells what and why).
         precision: "fp32", "fp16", "bf16", "int8" or "int4"; None is the first the bundle was exported in.
         fallback: what may serve a component that the first choice can't, in order: "ort:fp32", a backend, or a
-            precision. Without it nothing falls back.
+            precision. Those that can't run here are passed over. Without it nothing falls back.
         memory_budget: bound on the loaded engines' bytes, such as "6GiB"; the least recently used go first.
         threads: threads of each engine; None is one a physical core.
 

@@ -39,7 +39,7 @@ class Runtime:
         *,
         backend: str = "auto",
         precision: str | None = None,
-        fallback: Sequence[str] = (),
+        fallback: Sequence[str] | None = (),
         memory_budget: str | int | None = None,
         threads: int | None = None,
     ) -> None:

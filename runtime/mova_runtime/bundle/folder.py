@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path, PurePosixPath
@@ -153,28 +154,14 @@ class Bundle:
         )
 
     def engines(self) -> tuple[EngineRecord, ...]:
-        """Engines that were built into the bundle; folders that are no engine's are passed over.
-
-        Raises:
-            BundleError: an engine's record is damaged.
-        """
+        """Engines that were built into the bundle. A damaged record counts as none: `mova build` writes it anew."""
         records = []
         for path in sorted((self.root / ENGINES).glob(f"*/{RECORD}")):
-            try:
-                data = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError) as error:
-                raise BundleError(f"{path}: can't be read ({error}); remove its folder and run `mova build`") from None
-            record = from_json(EngineRecord, data, str(path))
-            self.path(record.file)
-            records.append(record)
+            with contextlib.suppress(OSError, ValueError, RecursionError, BundleError):
+                record = from_json(EngineRecord, json.loads(path.read_text(encoding="utf-8")), RECORD)
+                self.path(record.file)
+                records.append(record)
         return tuple(records)
-
-    def engine_precisions(self, flavour: str, capability: str) -> tuple[Precision, ...]:
-        """The precisions in which engines of a flavour were built for a GPU, the bundle's first first."""
-        built = {r.key.precision for r in self.engines() if (r.key.flavour, r.key.capability) == (flavour, capability)}
-        return tuple(
-            precision for precision in (*self.precisions, *sorted(built - {*self.precisions})) if precision in built
-        )
 
 
 def _check_version(data: Any, file: Path) -> None:

@@ -10,6 +10,7 @@ from mova_runtime.bundle.manifest import PRECISIONS, Precision
 from mova_runtime.engines.installed import has_module, version
 from mova_runtime.engines.machine import multiplies
 from mova_runtime.engines.nvidia import gpu
+from mova_runtime.engines.trt import library, lookup
 from mova_runtime.errors import BackendError
 
 if TYPE_CHECKING:
@@ -38,11 +39,12 @@ _ON_CPU: dict[Precision, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend, a precision, and why they were chosen."""
+    """A backend, a precision, and why they were chosen; `obstacle` says why they can't run here, empty if they can."""
 
     backend: str
     precision: Precision
     why: str
+    obstacle: str = ""
 
     def __str__(self) -> str:
         return f"{self.backend}:{self.precision}"
@@ -55,25 +57,19 @@ def choose(bundle: Bundle, backend: str = "auto", precision: str | None = None) 
         bundle: says which precisions there are; the first is the one its maker exported it for.
         backend: one of BACKENDS, or "auto": on an NVIDIA GPU engines that were built for it, else ONNX Runtime's CUDA
             provider; on a CPU what is installed and runs the precision.
-        precision: one of PRECISIONS; None takes the bundle's first that the backend runs.
+        precision: one of PRECISIONS; None takes the bundle's first that the backend runs here.
 
     Raises:
         BackendError: unknown, not installed, or the precision is none of the backend's, the processor's, the bundle's.
     """
-    if backend not in ("auto", *BACKENDS):
-        raise BackendError(f"unknown backend {backend!r}; one of auto, {', '.join(BACKENDS)}")
-    if precision is not None and precision not in PRECISIONS:
-        raise BackendError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
-    if backend == "auto":
-        return _on_gpu(bundle, precision) or _on_cpu(bundle, precision)
-    chosen = _precision_for(bundle, backend, precision)
-    if obstacle := _obstacle(bundle, backend, chosen):
-        raise BackendError(f"backend {backend}: {obstacle}")
-    return Choice(backend, chosen, "as asked")
+    chosen = _consider(bundle, backend, precision)
+    if chosen.obstacle:
+        raise BackendError(chosen.obstacle)
+    return chosen
 
 
 def choose_in_order(
-    bundle: Bundle, backend: str = "auto", precision: str | None = None, fallback: Sequence[str] = ()
+    bundle: Bundle, backend: str = "auto", precision: str | None = None, fallback: Sequence[str] | None = ()
 ) -> tuple[Choice, ...]:
     """What is meant to run a bundle, then what may stand in for it.
 
@@ -84,22 +80,20 @@ def choose_in_order(
         fallback: in order; each "backend:precision", a backend, or a precision of the first's backend.
 
     Returns:
-        At least one, all of which can run here. The first is that of `choose`; where it can't run here and fallbacks
-        are listed, it is the first of them, and its `why` says so.
+        All that were named, the first's first; one that can't run here has an `obstacle`, and at least one can.
 
     Raises:
-        BackendError: as `choose`; a fallback is none, or can't run here.
+        BackendError: as `choose` where no fallback can run either; a fallback is none.
     """
     if isinstance(fallback, str):
         raise BackendError(f"fallback is a sequence such as ('ort:fp32',), not {fallback!r}")
-    try:
-        first = choose(bundle, backend, precision)
-    except BackendError as error:
-        if not fallback or backend not in BACKENDS or precision not in (None, *PRECISIONS):
-            raise
-        standing_in, *others = [_fallback(bundle, backend, text) for text in fallback]
-        return (Choice(standing_in.backend, standing_in.precision, f"a fallback: {error}"), *others)
-    return (first, *(_fallback(bundle, first.backend, text) for text in fallback))
+    choices = (
+        _consider(bundle, backend, precision),
+        *(_fallback(bundle, backend, text) for text in fallback or ()),
+    )
+    if all(choice.obstacle for choice in choices):
+        raise BackendError("; fallback: ".join(choice.obstacle for choice in choices))
+    return choices
 
 
 def lacking(backend: str, precision: Precision = "fp32") -> str | None:
@@ -113,40 +107,53 @@ def lacking(backend: str, precision: Precision = "fp32") -> str | None:
     if backend == "ort-cuda":
         if not version("onnxruntime-gpu"):
             return "pip install onnxruntime-gpu (extra `gpu`), without onnxruntime beside it"
-    elif backend == "tensorrt":
-        if not has_module("tensorrt"):
-            return "pip install tensorrt (extra `tensorrt`); on a Jetson it comes with JetPack"
-    elif not has_module("tensorrt_rtx"):
-        return "pip install tensorrt-rtx-cu13 (extra `tensorrt-rtx`)"
+    elif not has_module(library.MODULES[backend]):
+        return library.EXTRA[backend]
     if not gpu():
         return "no NVIDIA GPU, or no driver for it"
     return None if has_module("cuda.bindings") else "pip install cuda-bindings, of the driver's CUDA version or older"
+
+
+def _consider(bundle: Bundle, backend: str, precision: str | None) -> Choice:
+    if backend not in ("auto", *BACKENDS):
+        raise BackendError(f"unknown backend {backend!r}; one of auto, {', '.join(BACKENDS)}")
+    if precision is not None and precision not in PRECISIONS:
+        raise BackendError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
+    if backend == "auto":
+        return _on_gpu(bundle, precision) or _on_cpu(bundle, precision)
+    candidates = (precision,) if precision else bundle.precisions
+    obstacles = {candidate: _obstacle(bundle, backend, candidate) for candidate in candidates}
+    for candidate, obstacle in obstacles.items():
+        if not obstacle:
+            return Choice(backend, candidate, "as asked")
+    first, obstacle = next(iter(obstacles.items()))
+    return Choice(backend, first, "as asked", f"backend {backend}: {obstacle}")
 
 
 def _fallback(bundle: Bundle, first: str, text: str) -> Choice:
     backend, _, precision = str(text).partition(":")
     if backend in PRECISIONS and not precision:
         backend, precision = first, backend
-    if backend not in BACKENDS:
+    elif backend not in BACKENDS:
         raise BackendError(f"fallback {text!r}: expected a backend, a precision, or both as in ort:fp32")
-    chosen = choose(bundle, backend, precision or None)
-    return Choice(chosen.backend, chosen.precision, "a fallback")
+    chosen = _consider(bundle, backend, precision or None)
+    return Choice(chosen.backend, chosen.precision, "a fallback", chosen.obstacle)
 
 
 def _on_gpu(bundle: Bundle, precision: Precision | None) -> Choice | None:
+    """What uses the GPU; None where there is none, or nothing that could."""
     found = gpu()
     if not found:
         return None
-    for backend in ("tensorrt", "tensorrt-rtx"):
-        if lacking(backend):
-            continue
-        built = bundle.engine_precisions(backend, found.capability)
-        for candidate in (precision,) if precision else built:
-            if candidate in built:
-                return Choice(backend, candidate, f"the bundle has engines for this {found.name}")
-    if not lacking("ort-cuda"):
-        chosen = _precision_for(bundle, "ort-cuda", precision)
-        return Choice("ort-cuda", chosen, f"this machine has a {found.name}, the bundle no engines built for it")
+    candidates = (precision,) if precision else bundle.precisions
+    for flavour in library.FLAVOURS:
+        for candidate in candidates:
+            if not _obstacle(bundle, flavour, candidate) and lookup.is_complete(bundle, candidate, flavour):
+                return Choice(flavour, candidate, f"the bundle has engines for this {found.name}")
+    for candidate in candidates:
+        if not _obstacle(bundle, "ort-cuda", candidate):
+            why = f"this machine has a {found.name}, the bundle no engines for all of it"
+            return Choice("ort-cuda", candidate, why)
     return None
 
 
@@ -160,27 +167,18 @@ def _on_cpu(bundle: Bundle, precision: Precision | None) -> Choice:
             source = "as asked" if precision else "the bundle's first that runs here"
             beside = f", rather than {able[1]}" if able[1:] else ""
             return Choice(able[0], candidate, f"{candidate} ({source}) on {device}{beside}")
-    obstacles = (f"{backend}: {_obstacle(bundle, backend, wanted[0])}" for backend in _ON_CPU[wanted[0]])
-    raise BackendError(f"nothing here runs {wanted[0]}; {'; '.join(obstacles)}")
-
-
-def _precision_for(bundle: Bundle, backend: str, precision: Precision | None) -> Precision:
-    able = RUNS[backend]
-    if precision:
-        if precision not in able:
-            raise BackendError(f"backend {backend} does not run {precision}; it runs {', '.join(able)}")
-        return precision
-    for candidate in bundle.precisions:
-        if candidate in able:
-            return candidate
-    raise BackendError(f"backend {backend} runs {', '.join(able)}; the bundle has {', '.join(bundle.precisions)}")
+    first = wanted[0]
+    obstacles = "; ".join(f"{backend}: {_obstacle(bundle, backend, first)}" for backend in _ON_CPU[first])
+    return Choice("auto", first, f"nothing runs it on {device}", f"nothing here runs {first}; {obstacles}")
 
 
 def _obstacle(bundle: Bundle, backend: str, precision: Precision) -> str | None:
     """Why a backend can't run any of the bundle in a precision; each component is asked for its own when loaded."""
-    sources: tuple[Precision, ...] = (precision, "fp32") if backend == "openvino" else (precision,)
+    if precision not in RUNS[backend]:
+        return f"does not run {precision}; it runs {', '.join(RUNS[backend])}"
     if lack := lacking(backend, precision):
         return lack
+    sources: tuple[Precision, ...] = (precision, "fp32") if backend == "openvino" else (precision,)
     if any(bundle.has(name, source) for name in bundle.manifest.components for source in sources):
         return None
     has = ", ".join(bundle.precisions)

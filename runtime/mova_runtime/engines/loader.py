@@ -31,7 +31,7 @@ class Loader:
         """Components that were loaded, by what."""
 
     def size(self, component: str) -> int:
-        """Bytes of the files of a component's engine: the one it was loaded as, else the first that there is.
+        """Bytes of the files of a component's engine: of the first choice that has one, which need not be what serves.
 
         Raises:
             BundleError, BackendError: there is none.
@@ -86,6 +86,8 @@ class Loader:
         return engine
 
     def _backend(self, choice: Choice) -> Backend:
+        if choice.obstacle:
+            raise BackendError(choice.obstacle)
         with self._lock:
             if choice not in self._backends:
                 self._backends[choice] = backends.make(choice, self._threads)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+
+_VERSION_FILE = Path("/proc/driver/nvidia/version")
 
 _MAJOR, _MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
@@ -12,7 +16,7 @@ _MAJOR, _MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """Its name, its compute capability such as "sm_87", and the CUDA version of its driver such as "13.0"."""
+    """Its name, its compute capability such as "sm_87", and its driver such as "580.65.06, CUDA 13.0"."""
 
     name: str
     capability: str
@@ -34,8 +38,18 @@ def gpu() -> Gpu | None:
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, len(name), device)
     major, minor = (_attribute(driver, attribute, device) for attribute in (_MAJOR, _MINOR))
-    release = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(errors="replace"), f"sm_{major}{minor}", release)
+    release = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+    module = _module_version()
+    return Gpu(name.value.decode(errors="replace"), f"sm_{major}{minor}", f"{module}, {release}" if module else release)
+
+
+def _module_version() -> str:
+    """The driver's own version, which can change within one of CUDA's."""
+    try:
+        found = re.search(r"\b\d+\.\d+(\.\d+)?\b", _VERSION_FILE.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+    return found[0] if found else ""
 
 
 def _attribute(driver: ctypes.CDLL, attribute: int, device: ctypes.c_int) -> int:

@@ -54,8 +54,7 @@ class EnginePool:
             if self._closed:
                 raise MovaError("the runtime is closed")
             if component not in self._loaded:
-                self._make_room(component)
-                self._loaded[component] = _Loaded(self._loader.load(component, trace))
+                self._loaded[component] = _Loaded(self._load(component, trace))
             entry = self._loaded[component]
             entry.users += 1
             self._clock += 1
@@ -78,21 +77,30 @@ class EnginePool:
         for name in [name for name, entry in self._loaded.items() if not entry.users]:
             self._loaded.pop(name).engine.close()
 
-    def _make_room(self, component: str) -> None:
-        if self._budget is None:
-            return
-        needed = self._loader.size(component)
+    def _load(self, component: str, trace: Trace) -> Engine:
+        if self._budget is not None:
+            self._make_room(component, self._loader.size(component), self._budget)
+        engine = self._loader.load(component, trace)
+        try:
+            if self._budget is not None:
+                self._make_room(component, engine.bytes, self._budget)  # a fallback's engine may be larger
+        except MemoryBudgetError:
+            engine.close()
+            raise
+        return engine
+
+    def _make_room(self, component: str, needed: int, budget: int) -> None:
         used = {name: entry.engine.bytes for name, entry in self._loaded.items()}
         idle = [name for name, entry in self._loaded.items() if not entry.users]
         idle.sort(key=lambda name: self._loaded[name].last_used)
         fixed = sum(used.values()) - sum(used[name] for name in idle)
-        if fixed + needed > self._budget:
+        if fixed + needed > budget:
             raise MemoryBudgetError(
-                f"engine {component!r} needs {format_size(needed)}; the budget is {format_size(self._budget)}, "
+                f"engine {component!r} needs {format_size(needed)}; the budget is {format_size(budget)}, "
                 f"of which {format_size(fixed)} is in use"
             )
         for name in idle:
-            if sum(used.values()) + needed <= self._budget:
+            if sum(used.values()) + needed <= budget:
                 break
             self._loaded.pop(name).engine.close()
             del used[name]

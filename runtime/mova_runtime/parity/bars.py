@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mova_runtime.bundle.manifest import Precision
-from mova_runtime.parity.compare import Difference
+
+if TYPE_CHECKING:
+    from mova_runtime.parity.compare import Difference
 
 
 @dataclass(frozen=True)

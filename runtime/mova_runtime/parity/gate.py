@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mova_runtime.errors import ParityError
+from mova_runtime.parity.bars import BARS
 from mova_runtime.parity.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Gate:
             ParityError: it was found wrong before, with the numbers of then.
         """
         identity = backend.identity(self._bundle, component)
-        complaint = self._verdicts.recall(identity, self._bundle.component(component).probes_sha256)
+        probe = self._bundle.component(component).probes_sha256
+        complaint = self._verdicts.recall(identity, str(BARS[backend.precision]), probe)
         if complaint:
             path = self._verdicts.path(identity)
             raise ParityError(f"{backend.name}: {complaint}; remembered in {path}, `mova verify` checks again")
@@ -50,7 +52,6 @@ class Gate:
         from mova_runtime.parity.probe import verify  # noqa: PLC0415  # imports numpy
 
         verdict = verify(self._bundle, component, engine, backend.precision)
-        complaint = "" if verdict.passed else verdict.complaint()
         probe = self._bundle.component(component).probes_sha256
-        self._verdicts.remember(backend.identity(self._bundle, component), probe, complaint)
+        self._verdicts.remember(backend.identity(self._bundle, component), verdict, probe)
         return verdict

@@ -9,13 +9,13 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mova_runtime.bundle.schema import to_json
+from mova_runtime.cache_folder import cache_folder
 
-def cache_folder() -> Path:
-    """$MOVA_CACHE, or `mova` in $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("MOVA_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mova"
+if TYPE_CHECKING:
+    from mova_runtime.parity.probe import Verdict
 
 
 class Verdicts:
@@ -30,27 +30,36 @@ class Verdicts:
         canonical = json.dumps(dict(identity), sort_keys=True)
         return self._folder / f"{hashlib.sha256(canonical.encode()).hexdigest()[:32]}.json"
 
-    def recall(self, identity: Mapping[str, str], probe: str) -> str | None:
+    def recall(self, identity: Mapping[str, str], bar: str, probe: str) -> str | None:
         """The complaint of a remembered verdict, empty where it passed; None where there is none to go by.
 
-        What passed, passed whatever the probe. What failed may have been held against a wrong one: on another probe,
-        by its hash, it is to be checked again.
+        What passed a bar, passed it whatever the probe. What failed may have been held against a wrong one: on another
+        probe, by its hash, it is to be checked again. Another bar is another question.
         """
         try:
             kept = json.loads(self.path(identity).read_text(encoding="utf-8"))
-            complaint, judged_on = kept["complaint"], kept["probe"]
+            complaint, judged_by, judged_on = kept["complaint"], kept["bar"], kept["probe"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if not isinstance(complaint, str) or kept.get("identity") != dict(identity):
+        if not isinstance(complaint, str) or kept.get("identity") != dict(identity) or judged_by != bar:
             return None
         return complaint if complaint == "" or judged_on == probe else None
 
-    def remember(self, identity: Mapping[str, str], probe: str, complaint: str) -> None:
+    def remember(self, identity: Mapping[str, str], verdict: Verdict, probe: str) -> None:
         """Keep a verdict; a folder that can't be written means that the engine is checked again next time."""
         path = self.path(identity)
-        text = json.dumps({"identity": dict(identity), "probe": probe, "complaint": complaint}, indent=1) + "\n"
-        with contextlib.suppress(OSError):
+        kept = {
+            "identity": dict(identity),
+            "bar": str(verdict.bar),
+            "probe": probe,
+            "complaint": "" if verdict.passed else verdict.complaint(),
+            "outputs": to_json(list(verdict.outputs)),
+        }
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             partial.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink()

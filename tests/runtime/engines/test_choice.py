@@ -15,19 +15,16 @@ RTX = Gpu("NVIDIA RTX 4090", "sm_89", "13.0")
 
 
 class FakeBundle:
-    """`precisions` of its graphs, `engines`: flavour → capability → precisions."""
+    """`precisions` of its graphs; `engines`: by flavour, the precisions in which all of it was built for this GPU."""
 
     root = Path("bundle")
     manifest = SimpleNamespace(components={"base": None, "sam": None})
 
     def __init__(self, *precisions, engines=None):
-        self.precisions, self._engines = precisions, engines or {}
+        self.precisions, self.engines = precisions, engines or {}
 
     def has(self, name, precision):
         return precision in self.precisions
-
-    def engine_precisions(self, flavour, capability):
-        return self._engines.get(flavour, {}).get(capability, ())
 
 
 @pytest.fixture
@@ -39,6 +36,11 @@ def machine(monkeypatch):
         monkeypatch.setattr(choice, "version", lambda package: "1" if package in packages else None)
         monkeypatch.setattr(choice, "gpu", lambda: gpu)
         monkeypatch.setattr(choice, "multiplies", lambda precision: precision in multiplies)
+        monkeypatch.setattr(
+            choice.lookup,
+            "is_complete",
+            lambda bundle, precision, flavour: precision in bundle.engines.get(flavour, ()),
+        )
 
     return become
 
@@ -67,12 +69,15 @@ def test_a_processor_with_float16_takes_it(machine):
 
 
 def test_auto_on_a_gpu(machine):
-    built = FakeBundle("fp32", "fp16", engines={"tensorrt-rtx": {"sm_89": ("fp16",)}, "tensorrt": {"sm_87": ("fp16",)}})
+    built = FakeBundle("fp32", "fp16", engines={"tensorrt-rtx": ("fp16",)})
     machine("onnxruntime", "tensorrt_rtx", "tensorrt", "cuda.bindings", gpu=RTX, packages=("onnxruntime-gpu",))
     assert str(choose(built)) == "tensorrt-rtx:fp16"
     assert "NVIDIA RTX 4090" in choose(built).why
     assert str(choose(FakeBundle("fp16", "fp32"))) == "ort-cuda:fp16", "no engines were built"
     assert str(choose(built, precision="fp32")) == "ort-cuda:fp32", "no engines of this precision"
+    assert str(choose(FakeBundle("fp32"), "auto", "fp32")) == "ort-cuda:fp32"
+    with pytest.raises(BackendError, match="no int8 in the bundle"):
+        choose(FakeBundle("fp32"), "auto", "int8")
     machine("onnxruntime", "tensorrt_rtx", gpu=RTX)
     assert str(choose(FakeBundle("fp32"))) == "ort:fp32"
     assert "nothing that could use the NVIDIA RTX 4090" in choose(FakeBundle("fp32")).why
@@ -89,8 +94,8 @@ def test_why(machine):
     [
         ("tpu", None, "unknown backend 'tpu'; one of auto, ort, ort-cuda, openvino, tensorrt, tensorrt-rtx"),
         ("auto", "fp8", "unknown precision 'fp8'; one of fp32, fp16, bf16, int8, int4"),
-        ("ort", "bf16", "backend ort does not run bf16"),
-        ("openvino", "int8", "backend openvino does not run int8"),
+        ("ort", "bf16", "backend ort: does not run bf16; it runs fp32, fp16, int8, int4"),
+        ("openvino", "int8", "backend openvino: does not run int8"),
         ("ort", None, r"backend ort: pip install onnxruntime \(extra `cpu`\)"),
         ("openvino", None, r"backend openvino: pip install openvino \(extra `openvino`\)"),
         ("ort-cuda", None, r"pip install onnxruntime-gpu \(extra `gpu`\)"),
@@ -149,17 +154,39 @@ def test_fallbacks(machine):
     assert names(choose_in_order(bundle)) == ["ort:int8"]
 
 
-def test_a_listed_fallback_stands_in_for_what_cannot_run_here(machine):
+def test_a_first_choice_that_cannot_run_here_stays_first_with_its_obstacle(machine):
     machine("onnxruntime", "openvino")
     first, *others = choose_in_order(FakeBundle("fp32"), "tensorrt-rtx", fallback=("openvino", "ort:fp32"))
-    assert names((first, *others)) == ["openvino:fp32", "ort:fp32"]
-    assert first.why.startswith("a fallback: backend tensorrt-rtx: pip install tensorrt-rtx-cu13")
-    first, *others = choose_in_order(FakeBundle("fp32"), "ort", "fp16", fallback=("fp32",))
-    assert names((first, *others)) == ["ort:fp32"]
-    assert "no fp16 in the bundle" in first.why
+    assert names((first, *others)) == ["tensorrt-rtx:fp32", "openvino:fp32", "ort:fp32"]
+    assert first.obstacle.startswith("backend tensorrt-rtx: pip install tensorrt-rtx-cu13")
+    assert not any(choice.obstacle for choice in others)
 
 
-@pytest.mark.parametrize("text", ["tpu", "ort:fp8", "ort:fp16", "auto", "", "ort-cuda", 3])
+def test_fallbacks_from_auto(machine):
+    machine("onnxruntime", "openvino")
+    first, *others = choose_in_order(FakeBundle("fp32"), precision="fp16", fallback=("ort:fp32", "bf16"))
+    assert names((first, *others)) == ["auto:fp16", "ort:fp32", "openvino:bf16"]
+    assert first.obstacle.startswith("nothing here runs fp16")
+
+
+def test_fallbacks_that_cannot_run_here_are_passed_over(machine):
+    machine("onnxruntime")
+    choices = choose_in_order(FakeBundle("fp32"), fallback=("ort-cuda", "tensorrt", "ort:fp16"))
+    assert [bool(one.obstacle) for one in choices] == [False, True, True, True]
+
+
+def test_where_nothing_can_run_every_reason_is_told(machine):
+    machine()
+    with pytest.raises(BackendError, match=r"ort: pip .*; fallback: backend openvino: pip install openvino"):
+        choose_in_order(FakeBundle("fp32"), "ort", fallback=("openvino",))
+
+
+def test_the_first_precision_that_a_named_backend_runs_here(machine):
+    machine("openvino", multiplies=("fp32",))
+    assert str(choose(FakeBundle("fp16", "int8", "fp32"), "openvino")) == "openvino:fp32"
+
+
+@pytest.mark.parametrize("text", ["tpu", "ort:fp8", "auto", "", 3])
 def test_what_is_no_fallback(machine, text):
     machine("onnxruntime")
     with pytest.raises(BackendError):

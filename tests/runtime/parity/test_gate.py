@@ -13,6 +13,7 @@ from bundle_copy import copy_bundle, edited_manifest, file_entry, read_manifest,
 from mova_runtime.bundle import Bundle
 from mova_runtime.engines import backends
 from mova_runtime.engines.choice import choose
+from mova_runtime.parity.bars import BARS
 from mova_runtime.parity.verdicts import Verdicts
 from reference_data import IMAGES
 
@@ -85,9 +86,11 @@ def test_another_driver_library_or_device_is_another_question(bundle, monkeypatc
     opened, backend = Bundle.open(bundle(2)), backends.make(choose(Bundle.open(bundle(2)), "ort"))
     identity = backend.identity(opened, "sam")
     assert set(identity) == {"engine", "backend", "precision", "version", "device", "driver"}
-    assert Verdicts().recall(identity, "whatever the probe") == ""
+    bar = str(BARS["fp32"])
+    assert Verdicts().recall(identity, bar, "whatever the probe") == ""
+    assert Verdicts().recall(identity, "another bar", "") is None
     for key in identity:
-        assert Verdicts().recall({**identity, key: "another"}, "") is None, key
+        assert Verdicts().recall({**identity, key: "another"}, bar, "") is None, key
 
 
 def test_an_engine_is_not_held_guilty_for_a_wrong_probe(copied, bundle):
@@ -212,6 +215,31 @@ def test_run_tells_by_what_it_was_served(copied, mova_command):
     assert stats["served"]["text"] == {"by": "ort:fp16", "refused": []}
 
 
+def test_a_first_choice_that_cannot_run_here_is_told_of_every_component(bundle, monkeypatch):
+    with mova.open(bundle(2), backend="tensorrt", fallback=("ort:fp32",)) as rt:
+        answer = rt.answer(CHART, "Why?", experts=(), max_new_tokens=1)
+    assert answer.stats.backend == "tensorrt"
+    assert {served.by for served in answer.stats.served.values()} == {"ort:fp32"}
+    assert all("backend tensorrt: " in served.refused[0] for served in answer.stats.served.values())
+    with mova.open(bundle(2), fallback=None) as rt:
+        assert rt.choice.backend == "ort"
+
+
+def test_the_budget_holds_for_what_a_fallback_loads(copied):
+    """The wrong engine is small; what serves in its place is not."""
+    add_wrong_engine(copied, "sam", "fp16")
+    with edited_manifest(copied) as manifest:
+        wrong, sound = manifest["components"]["sam"]["artifacts"]
+        wrong["files"] = wrong["files"][:1]
+    size = sum(file["bytes"] for file in sound["files"])
+    with mova.open(copied, precision="fp16", fallback=("fp32",), memory_budget=size - 1) as rt:
+        with pytest.raises(mova.MemoryBudgetError, match="engine 'sam' needs"):
+            rt.features(CHART, "sam")
+        assert rt.engines_loaded == ()
+    with mova.open(copied, precision="fp16", fallback=("fp32",), memory_budget=size) as rt:
+        rt.features(CHART, "sam")
+
+
 @pytest.mark.parametrize("damage", ["", "{}", "[]", "null", '{"identity": {}, "complaint": ""}', "\xff"])
 def test_a_damaged_verdict_is_none(bundle, cache, damage):
     with mova.open(bundle(2)) as rt:
@@ -232,7 +260,7 @@ def test_a_cache_that_cannot_be_written_costs_a_check_each_time(bundle, cache):
 
 
 def test_the_cache_folder(monkeypatch, tmp_path):
-    from mova_runtime.parity.verdicts import cache_folder
+    from mova_runtime.cache_folder import cache_folder
 
     monkeypatch.setenv("MOVA_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
@@ -241,6 +269,11 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "xdg" / "mova"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "mova"
+    monkeypatch.setenv("MOVA_CACHE", "~/elsewhere")
+    assert cache_folder() == Path.home() / "elsewhere"
+    monkeypatch.delenv("MOVA_CACHE")
+    monkeypatch.setattr(Path, "home", classmethod(lambda _: (_ for _ in ()).throw(RuntimeError("no home"))))
+    assert cache_folder().name == f"mova-{os.getuid()}"
 
 
 def test_a_wrong_engine_hash_is_found_by_content(copied):

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mova_runtime.parity.verdicts import cache_folder
+from mova_runtime.cache_folder import cache_folder
 
 
 class Jit:

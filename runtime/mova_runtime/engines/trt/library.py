@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib
 import re
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from mova_runtime.bundle.engine import Flavour
 from mova_runtime.engines import installed
 from mova_runtime.errors import BackendError
 
-EXTRA: dict[Flavour, str] = {
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+
+EXTRA: dict[str, str] = {
     "tensorrt": "pip install tensorrt (extra `tensorrt`); on a Jetson it comes with JetPack",
     "tensorrt-rtx": "pip install tensorrt-rtx-cu13 (extra `tensorrt-rtx`)",
 }
 """How to get a flavour's library."""
 
-_MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+MODULES: dict[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 _DISTRIBUTIONS: dict[Flavour, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
@@ -54,9 +56,9 @@ def version(flavour: Flavour) -> str:
 
 @cache
 def _module(flavour: Flavour) -> str:
-    if not installed.has_module(_MODULES[flavour]):
+    if not installed.has_module(MODULES[flavour]):
         raise BackendError(f"backend {flavour}: not installed; {EXTRA[flavour]}")
-    return _MODULES[flavour]
+    return MODULES[flavour]
 
 
 def _numbers(version: str) -> str:

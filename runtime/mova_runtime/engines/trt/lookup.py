@@ -12,7 +12,7 @@ from mova_runtime.bundle.engine import EngineKey, EngineRecord, Flavour
 from mova_runtime.bundle.manifest import Precision
 from mova_runtime.engines.nvidia import gpu
 from mova_runtime.engines.trt import library
-from mova_runtime.errors import BackendError, EngineKeyError, IntegrityError
+from mova_runtime.errors import BackendError, BundleError, EngineKeyError, IntegrityError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def find(bundle: Bundle, component: str, precision: Precision, here: Machine) ->
     largest inputs is chosen, and among equals the last by name, so that the choice is the same everywhere.
 
     Raises:
-        BundleError: the bundle lacks the component or the precision, or an engine's record is damaged.
+        BundleError: the bundle lacks the component or the precision.
         EngineKeyError: there is none; the message says how the nearest differs, and what builds the right one.
     """
     graph = bundle.artifact(component, precision).sha256
@@ -68,6 +68,17 @@ def find(bundle: Bundle, component: str, precision: Precision, here: Machine) ->
         f"engine of {component!r} in {nearest.file.path.rpartition('/')[0]} was built {_joined(theirs)}; "
         f"needed here is one {_joined(ours)}; {way}"
     )
+
+
+def is_complete(bundle: Bundle, precision: Precision, flavour: Flavour) -> bool:
+    """Whether every component has an engine for this machine."""
+    try:
+        here = machine(flavour)
+        for component in bundle.manifest.components:
+            find(bundle, component, precision, here)
+    except (BackendError, BundleError):
+        return False
+    return True
 
 
 def checked(bundle: Bundle, record: EngineRecord, here: Machine) -> Path:
