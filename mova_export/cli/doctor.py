@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import platform
 import shutil
 from dataclasses import dataclass
-from importlib import metadata
 
 from mova_runtime.engines.choice import BACKENDS, RUNS, lacking
-from mova_runtime.engines.installed import has_module
+from mova_runtime.engines.installed import has_module, version
 from mova_runtime.engines.machine import processor
 from mova_runtime.engines.nvidia import gpu
+from mova_runtime.engines.trt import library
 
 _EXPORT = ("torch", "transformers", "optimum-onnx", "onnx", "onnxscript", "safetensors", "onnxruntime")
 _RUNTIME = ("numpy", "pillow", "tokenizers")
@@ -44,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"GPU: {_gpu()}")
     print("\ninstalled")
     for package in ("mova-export", *_RUNTIME, *_EXPORT, *_OTHERS):
-        print(f"  {package:<18} {_version(package) or '-'}")
+        print(f"  {package:<18} {version(package) or '-'}")
     print("\nwhat can run")
     abilities = diagnose()
     for ability in abilities:
@@ -54,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def diagnose() -> list[Ability]:
     """What this installation can do."""
-    missing = [package for package in _EXPORT if _version(package) is None]
+    missing = [package for package in _EXPORT if version(package) is None]
     return [
         Ability(
             "export",
@@ -66,7 +65,7 @@ def diagnose() -> list[Ability]:
         Ability(
             "build engines with TensorRT-RTX, for any GPU it knows",
             has_module("tensorrt_rtx"),
-            "no GPU needed" if has_module("tensorrt_rtx") else "pip install tensorrt-rtx-cu13 (extra `tensorrt-rtx`)",
+            "no GPU needed" if has_module("tensorrt_rtx") else library.EXTRA["tensorrt-rtx"],
         ),
     ]
 
@@ -81,12 +80,12 @@ def _backend(name: str) -> Ability:
 
 def _onnx_runtime() -> Ability:
     what = "run on ONNX Runtime (backend ort, CPU)"
-    if _version("onnxruntime") and _version("onnxruntime-gpu"):
+    if version("onnxruntime") and version("onnxruntime-gpu"):
         return Ability(
             what, True, "but onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install one"
         )
-    if importlib.util.find_spec("onnxruntime") is None:
-        return Ability(what, False, "pip install onnxruntime")
+    if lack := lacking("ort"):
+        return Ability(what, False, lack)
     try:
         import onnxruntime
     except ImportError as error:
@@ -95,13 +94,6 @@ def _onnx_runtime() -> Ability:
     return Ability(
         what, True, f"version {onnxruntime.__version__}, providers {', '.join(onnxruntime.get_available_providers())}"
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _gpu() -> str:

@@ -17,7 +17,7 @@ from mova_runtime.engines import ort as ort_module
 from mova_runtime.engines.choice import Choice
 from mova_runtime.engines.cuda import memory
 from mova_runtime.engines.cuda import session as session_module
-from mova_runtime.engines.cuda.array import DeviceArray, place, stack
+from mova_runtime.engines.cuda.array import DeviceArray, place
 from mova_runtime.engines.cuda.dlpack import _lent as lent
 from mova_runtime.engines.cuda.memory import Device
 from mova_runtime.engines.cuda.session import OrtCudaEngine
@@ -82,16 +82,16 @@ def test_an_entry_is_a_view_and_keeps_the_memory(device):
 def test_stacks_parts_of_host_and_device(device):
     parts = [numbers(3, 5) + n for n in range(4)]
     batch = place(device, np.stack(parts[:2]))
-    stacked = stack(device, [batch[0], batch[1], parts[2], parts[3]])
+    stacked = place(device, [batch[0], batch[1], parts[2], parts[3]])
     assert stacked.shape == (4, 3, 5)
     assert np.array_equal(stacked.numpy(), np.stack(parts))
 
 
 def test_does_not_stack_what_differs(fake):
     with pytest.raises(BackendError, match=r"can't stack 2 arrays of the forms .*float32.*int64"):
-        stack(fake, [np.zeros(3, np.float32), np.zeros(3, np.int64)])
+        place(fake, [np.zeros(3, np.float32), np.zeros(3, np.int64)])
     with pytest.raises(BackendError, match="can't stack 2 arrays"):
-        stack(fake, [np.zeros(3, np.float32), place(fake, np.zeros(4, np.float32))])
+        place(fake, [np.zeros(3, np.float32), place(fake, np.zeros(4, np.float32))])
 
 
 def test_an_input_is_taken_where_it_is_unless_badly_aligned(fake):
@@ -209,7 +209,7 @@ def test_dlpack_shares_and_does_not_copy(fake):
 def test_many_threads_share_a_device(device):
     def there_and_back(n):
         array = numbers(50, 7) + n
-        return np.array_equal(stack(device, [place(device, array), array]).numpy(), np.stack([array, array]))
+        return np.array_equal(place(device, [place(device, array), array]).numpy(), np.stack([array, array]))
 
     with ThreadPoolExecutor(8) as workers:
         assert all(workers.map(there_and_back, range(64)))

@@ -117,17 +117,12 @@ def form(value: Array | Sequence[Array]) -> tuple[tuple[int, ...], np.dtype[Any]
     return (len(value), *shape), dtype
 
 
-def stack(device: Device, parts: Sequence[Array]) -> DeviceArray:
-    """Parts, on the host or on the device, copied one after another into one array [parts, …].
+def place(device: Device, value: Array | Sequence[Array]) -> DeviceArray:
+    """An input on the device: itself where it is there already and well aligned, else a copy.
 
     Raises:
-        BackendError: there are none, they differ in shape or dtype, or there is no room.
+        BackendError: parts differ in shape or dtype, or there is no room.
     """
-    return DeviceArray.empty(device, *form(parts)).fill(parts)
-
-
-def place(device: Device, value: Array | Sequence[Array]) -> DeviceArray:
-    """An input on the device: itself where it is there already and well aligned, else a copy. Raises like `stack`."""
     if isinstance(value, DeviceArray) and value.pointer % ALIGNMENT == 0:
         return value
     return DeviceArray.empty(device, *form(value)).fill(value)
