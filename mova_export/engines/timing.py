@@ -7,19 +7,18 @@ in an engine, and asking for one asks for a GPU.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from mova_runtime import cache_folder
 from mova_runtime.bundle.engine import EngineKey
-from mova_runtime.cache_folder import cache_folder
 
 
 def timing_file(key: EngineKey) -> Path | None:
     """Where the timings that a key's engine may use are kept: by library, version and GPU; None where none are used."""
     if key.flavour == "tensorrt-rtx":
         return None
-    return cache_folder() / "timing" / f"{key.flavour}-{key.version}-{key.capability}.cache"
+    return cache_folder.cache_folder() / "timing" / f"{key.flavour}-{key.version}-{key.capability}.cache"
 
 
 def attach(config: Any, file: Path) -> Any:
@@ -33,14 +32,5 @@ def attach(config: Any, file: Path) -> Any:
 
 
 def keep(config: Any, file: Path) -> None:
-    """Write what a build has timed, whole or not at all; where that fails the next build times again."""
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as partial:
-            try:
-                partial.write(config.get_timing_cache().serialize())
-                partial.close()
-                Path(partial.name).replace(file)
-            except BaseException:
-                Path(partial.name).unlink(missing_ok=True)
-                raise
+    """Write what a build has timed; where that fails the next build times again."""
+    cache_folder.keep(file, bytes(config.get_timing_cache().serialize()))

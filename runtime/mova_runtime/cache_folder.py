@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+import threading
 from pathlib import Path
 
 
@@ -16,4 +17,20 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "mova"
     except RuntimeError:  # a user without an entry, as in containers
+        import tempfile  # noqa: PLC0415  # slow to import, and seldom needed
+
         return Path(tempfile.gettempdir()) / f"mova-{os.getuid()}"
+
+
+def keep(path: Path, data: bytes) -> bool:
+    """Write a file of the cache, whole or not at all; whether it could be written. Its folder is made."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        return False
+    return True

@@ -6,13 +6,15 @@ import contextlib
 import hashlib
 import json
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mova_runtime.bundle.check import check
-from mova_runtime.bundle.engine import RECORD, EngineRecord
 from mova_runtime.bundle.manifest import FORMAT, VERSION, Artifact, Component, File, Manifest, Precision
 from mova_runtime.bundle.schema import from_json
 from mova_runtime.errors import BundleError, IntegrityError, ManifestVersionError
+
+if TYPE_CHECKING:
+    from mova_runtime.bundle.engine import EngineRecord
 
 MANIFEST = "manifest.json"
 ENGINES = "engines"
@@ -155,6 +157,8 @@ class Bundle:
 
     def engines(self) -> tuple[EngineRecord, ...]:
         """Engines that were built into the bundle. A damaged record counts as none: `mova build` writes it anew."""
+        from mova_runtime.bundle.engine import RECORD, EngineRecord  # noqa: PLC0415  # not every machine has engines
+
         records = []
         for path in sorted((self.root / ENGINES).glob(f"*/{RECORD}")):
             with contextlib.suppress(OSError, ValueError, RecursionError, BundleError):

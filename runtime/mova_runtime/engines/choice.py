@@ -10,7 +10,7 @@ from mova_runtime.bundle.manifest import PRECISIONS, Precision
 from mova_runtime.engines.installed import has_module, version
 from mova_runtime.engines.machine import multiplies
 from mova_runtime.engines.nvidia import gpu
-from mova_runtime.engines.trt import library, lookup
+from mova_runtime.engines.trt import library
 from mova_runtime.errors import BackendError
 
 if TYPE_CHECKING:
@@ -145,6 +145,8 @@ def _on_gpu(bundle: Bundle, precision: Precision | None) -> Choice | None:
     found = gpu()
     if not found:
         return None
+    from mova_runtime.engines.trt import lookup  # noqa: PLC0415  # most machines have no GPU
+
     candidates = (precision,) if precision else bundle.precisions
     for flavour in library.FLAVOURS:
         for candidate in candidates:

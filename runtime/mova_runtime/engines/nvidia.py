@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ctypes
 
 _VERSION_FILE = Path("/proc/driver/nvidia/version")
 
@@ -26,6 +28,8 @@ class Gpu:
 @cache
 def gpu() -> Gpu | None:
     """The first GPU that CUDA shows, or None."""
+    import ctypes  # noqa: PLC0415  # slow to import
+
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -45,6 +49,8 @@ def gpu() -> Gpu | None:
 
 def _module_version() -> str:
     """The driver's own version, which can change within one of CUDA's."""
+    import re  # noqa: PLC0415
+
     try:
         found = re.search(r"\b\d+\.\d+(\.\d+)?\b", _VERSION_FILE.read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -53,6 +59,8 @@ def _module_version() -> str:
 
 
 def _attribute(driver: ctypes.CDLL, attribute: int, device: ctypes.c_int) -> int:
+    import ctypes  # noqa: PLC0415
+
     value = ctypes.c_int()
     driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
     return value.value

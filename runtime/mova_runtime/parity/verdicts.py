@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mova_runtime.bundle.schema import to_json
-from mova_runtime.cache_folder import cache_folder
+from mova_runtime.cache_folder import cache_folder, keep
 
 if TYPE_CHECKING:
     from mova_runtime.parity.probe import Verdict
@@ -47,7 +44,6 @@ class Verdicts:
 
     def remember(self, identity: Mapping[str, str], verdict: Verdict, probe: str) -> None:
         """Keep a verdict; a folder that can't be written means that the engine is checked again next time."""
-        path = self.path(identity)
         kept = {
             "identity": dict(identity),
             "bar": str(verdict.bar),
@@ -55,11 +51,4 @@ class Verdicts:
             "complaint": "" if verdict.passed else verdict.complaint(),
             "outputs": to_json(list(verdict.outputs)),
         }
-        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-            partial.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+        keep(self.path(identity), (json.dumps(kept, indent=1) + "\n").encode())

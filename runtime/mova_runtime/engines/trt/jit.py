@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from mova_runtime.cache_folder import cache_folder
+from mova_runtime.cache_folder import cache_folder, keep
 
 
 class Jit:
@@ -42,11 +40,7 @@ class Jit:
         data = bytes(self._cache.serialize())
         if data == self._kept:
             return
-        with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._file.parent, delete=False) as file:
-                file.write(data)
-            Path(file.name).replace(self._file)
+        if keep(self._file, data):
             self._kept = data
 
     def _config(self, *, varying: bool) -> Any:

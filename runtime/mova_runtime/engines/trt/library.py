@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import re
 from functools import cache
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from mova_runtime.bundle.engine import Flavour
 from mova_runtime.engines import installed
 from mova_runtime.errors import BackendError
 
-FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+if TYPE_CHECKING:
+    from mova_runtime.bundle.engine import Flavour
+
+FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
 
 EXTRA: dict[str, str] = {
     "tensorrt": "pip install tensorrt (extra `tensorrt`); on a Jetson it comes with JetPack",
