@@ -9,6 +9,7 @@ from mova_runtime.engines import backends, choice
 from mova_runtime.engines.choice import BACKENDS, Choice, choose, choose_in_order
 from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.nvidia import Gpu
+from mova_runtime.engines.trt import lookup
 from mova_runtime.errors import BackendError
 
 RTX = Gpu("NVIDIA RTX 4090", "sm_89", "13.0")
@@ -37,7 +38,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(choice, "gpu", lambda: gpu)
         monkeypatch.setattr(choice, "multiplies", lambda precision: precision in multiplies)
         monkeypatch.setattr(
-            choice.lookup,
+            lookup,
             "is_complete",
             lambda bundle, precision, flavour: precision in bundle.engines.get(flavour, ()),
         )
