@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from machine import cores, facts, load, short_name
+from machine import cores, facts, load, process_memory, short_name
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FLAVOUR = "tensorrt-rtx"
@@ -73,14 +72,14 @@ def _build(path: Path, target: str) -> dict[str, Any]:
         def finished(self, record: object, *, built: bool) -> None: ...
 
     bundle = Bundle.open(path)
-    before = _peak()
+    before = process_memory("VmHWM")
     wanted = order(bundle, FLAVOUR, "fp32", targets_for(FLAVOUR, [target], None), components=[EXPERT])
     (record,) = build(bundle, wanted, Quiet(), rebuild=True)
     return {
         "library": f"{FLAVOUR} {record.key.version}",
         "seconds": record.seconds,
         "bytes": record.file.bytes,
-        "peak_mib": _peak(),
+        "peak_mib": process_memory("VmHWM"),
         "peak_mib_before": before,
     }
 
@@ -162,12 +161,6 @@ def _described(path: Path) -> dict[str, Any]:
         "parameters": component.parameters,
         "graph_bytes": component.artifacts[0].bytes,
     }
-
-
-def _peak() -> float:
-    """MiB. Not getrusage's, which is inherited from the process that started this one."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024  # type: ignore[index]  # Linux has it
 
 
 def _say(line: str) -> None:

@@ -39,6 +39,13 @@ def load() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
+def process_memory(field: str) -> float:
+    """MiB of this process: "VmRSS" now, "VmHWM" at its peak."""
+    # Not getrusage: its peak is inherited from the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(rf"{field}:\s*(\d+) kB", status)[1]) / 1024  # type: ignore[index]  # Linux has both
+
+
 def commit() -> str:
     """The commit's hash, with -dirty where sources differ from it; "unknown" outside a repository."""
     try:

@@ -5,10 +5,11 @@ python benchmarks/memory.py FOLDER ours|torch|paired PAIRS THREADS
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
+
+from machine import process_memory
 
 CONTENDERS = ("ours", "torch", "paired")
 
@@ -55,16 +56,10 @@ def _measure(folder: Path, contender: str, pairs: int, threads: int) -> None:
             module = AdapterGraph(module)
         tensors = [torch.from_numpy(array) for array in inputs.values()]
         run = torch.inference_mode()(lambda: module(*tensors))
-    loaded = _memory("VmRSS")
+    loaded = process_memory("VmRSS")
     for _ in range(3):
         run()
-    print(loaded, _memory("VmHWM"))
-
-
-def _memory(field: str) -> float:
-    # Not getrusage: its peak is inherited from the process that started this one.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(re.search(rf"{field}:\s*(\d+) kB", status)[1]) / 1024  # type: ignore[index]  # Linux has both
+    print(loaded, process_memory("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from mova_export.graphs.casts import to_narrow
@@ -19,20 +17,10 @@ from mova_runtime.bundle.manifest import Precision
 from mova_runtime.engines import ort
 from mova_runtime.errors import ParityError
 from mova_runtime.parity.bars import BARS, Bar
-from mova_runtime.parity.compare import Difference, compare
-from mova_runtime.parity.probe import Verdict, output_label
+from mova_runtime.parity.probe import Case, Verdict, judge
 
 MARGIN = 0.9
 """How much of int4's bar an export may use: other processors order and round their sums differently."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A probe as arrays: what is special about it, its inputs, and what torch made of them in float32."""
-
-    case: str
-    inputs: Mapping[str, np.ndarray]
-    outputs: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -45,12 +33,9 @@ class Reference:
     def judge(self, model: Path, precision: Precision) -> Verdict:
         """Run an ONNX file on the processor and compare."""
         engine = ort.open_engine(model, self.component, 0)
-        outputs: list[Difference] = []
-        for case in self.cases:
-            found = engine.run(case.inputs, list(case.outputs))
-            outputs += [compare(output_label(name, case.case), found[name], y) for name, y in case.outputs.items()]
+        verdict = judge(self.component, engine, precision, self.cases)
         engine.close()
-        return Verdict(self.component, precision, tuple(outputs))
+        return verdict
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -15,6 +13,7 @@ from types import TracebackType
 import numpy as np
 from torch import Tensor
 
+from mova_export import partial
 from mova_export.errors import ExportError
 from mova_runtime.bundle import MANIFEST, Manifest, sha256_of
 from mova_runtime.bundle.manifest import FORMAT, File
@@ -51,9 +50,8 @@ class BundleWriter:
     def __enter__(self) -> BundleWriter:
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            self._remove_abandoned()
-            self._partial.mkdir()
-            self._lock = _lock(self._partial)
+            siblings = f".{glob.escape(self.out.name)}.partial-*"
+            self._lock = partial.begin(self._partial, siblings, self.out.parent)
         except OSError as error:
             raise ExportError(f"{self.out}: can't be written ({_reason(error)})") from None
         return self
@@ -128,28 +126,6 @@ class BundleWriter:
             raise ExportError(f"{self.out}: exists; choose another folder or pass --overwrite")
         if not self.out.is_dir() or (any(self.out.iterdir()) and not _is_bundle(self.out)):
             raise ExportError(f"{self.out}: exists and is not a bundle; it is not overwritten")
-
-    def _remove_abandoned(self) -> None:
-        for folder in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-*"):
-            with contextlib.suppress(OSError):  # another export's, at work
-                lock = _lock(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder; the lock goes with the process.
-
-    Raises:
-        OSError: another process holds it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _is_bundle(folder: Path) -> bool:

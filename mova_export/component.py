@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from mova_export.artifacts import Case, Derived, Reference, derive
+from mova_export.artifacts import Derived, Reference, derive
 from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.load import Checkpoint
 from mova_export.graphs.components import component_graph
 from mova_export.graphs.graph import Axes, Graph
 from mova_export.graphs.onnx import write_onnx
 from mova_runtime.bundle.manifest import Artifact, Component, Precision, Probe, TensorSpec
+from mova_runtime.parity.probe import Case
 
 
 def export_component(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mova_export.cli.options import names
-from mova_export.engines.targets import FLAVOURS, Target, targets_for
+from mova_export.engines.targets import Target, targets_for
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.engine import Flavour
 from mova_runtime.engines.budget import format_size
 from mova_runtime.engines.nvidia import gpu
+from mova_runtime.engines.trt.library import FLAVOURS
 
 if TYPE_CHECKING:
     from mova_runtime.bundle.engine import EngineKey, EngineRecord

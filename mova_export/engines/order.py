@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from mova_export.engines.store import EngineStore
 from mova_export.engines.targets import BUILDS, Target
 from mova_export.errors import ExportError
 from mova_runtime.bundle import Bundle
-from mova_runtime.bundle.engine import EngineKey, EngineRecord, Flavour
+from mova_runtime.bundle.engine import EngineKey, EngineRecord, Flavour, this_platform
 from mova_runtime.bundle.manifest import Precision
 from mova_runtime.engines.trt import library
 
@@ -112,7 +111,7 @@ def order(
                 flavour=flavour,
                 version=version,
                 capability=target.capability,
-                platform=f"{platform.system().lower()}-{platform.machine()}",
+                platform=this_platform(),
                 profile=shapes,
                 flags=flags(level),
             )

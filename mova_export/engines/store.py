@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from mova_export import partial
 from mova_export.errors import ExportError
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.engine import RECORD, EngineKey, EngineRecord
@@ -49,11 +49,7 @@ class EngineStore:
     def __enter__(self) -> EngineStore:
         self._bundle.path(File(ENGINES, 0, ""))  # it may be a link that leads out
         try:
-            with _turn(self._bundle.root):
-                self._root.mkdir(exist_ok=True)
-                self._remove_abandoned()
-                self._partial.mkdir()
-                self._lock = _lock(self._partial)
+            self._lock = partial.begin(self._partial, ".partial-*", self._bundle.root)
         except OSError as error:
             raise ExportError(f"{self._root}: can't be written ({_reason(error)})") from None
         return self
@@ -64,7 +60,7 @@ class EngineStore:
         shutil.rmtree(self._partial, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
-        with contextlib.suppress(OSError), _turn(self._bundle.root):
+        with contextlib.suppress(OSError), partial.turn(self._bundle.root):
             self._root.rmdir()  # where nothing was built, nothing is left
 
     def find(self, key: EngineKey) -> EngineRecord | None:
@@ -135,13 +131,6 @@ class EngineStore:
             raise
         shutil.rmtree(replaced, ignore_errors=True)
 
-    def _remove_abandoned(self) -> None:
-        for folder in self._root.glob(".partial-*"):
-            with contextlib.suppress(OSError):  # another build's, at work
-                lock = _lock(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
-
 
 class Hashed:
     """A file that is written piece by piece, and its sha256, by which lost bytes are found out."""
@@ -172,32 +161,6 @@ class Hashed:
     def sha256(self) -> str:
         """Of what was written so far, hexadecimal."""
         return self._digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Builds come and go one after the other: what one makes, another must not take for abandoned or empty."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder; the lock goes with the process.
-
-    Raises:
-        OSError: another process holds it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _reason(error: OSError) -> str:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from mova_export.errors import ExportError
 from mova_runtime.bundle.engine import Flavour
 from mova_runtime.bundle.manifest import Precision
+from mova_runtime.engines.choice import RUNS
 from mova_runtime.engines.nvidia import Gpu
 
-FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
-
-BUILDS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+BUILDS: tuple[Precision, ...] = RUNS["tensorrt"]
 """Precisions that TensorRT takes from a graph's types."""
 
 

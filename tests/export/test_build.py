@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import platform
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import pytest
 
 from bundle_copy import copy_bundle, edited_manifest, file_entry, rewrite
 from command_line import Done, MovaCommand
+from hard_times import files_at_most, heed_signals
 from mova_export.cli import build as command
 from mova_export.engines import store as engine_store
 from mova_export.engines.build import Source, flags
@@ -426,17 +425,6 @@ def test_the_default_precision_is_the_bundles_first_that_tensorrt_takes(bundle: 
 # ---- the disk ----
 
 
-@contextlib.contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes: what a full disk does, without filling one."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_leaves_whole_engines_only(fresh: Path, mova_command: MovaCommand) -> None:
     with files_at_most(4_000_000):  # deplot's engine fits, dinov2's does not
         ran = mova_command("build", fresh, *RTX, "--target", "sm_86", "--only", "deplot,dinov2")
@@ -483,12 +471,6 @@ def test_when_the_swap_fails_the_old_engine_comes_back(
 
 
 # ---- interruptions, and two builds at once ----
-
-
-def heed_signals() -> None:
-    """A test run in the background ignores these, and its children would inherit that."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def start_build(bundle: Path, *arguments: str) -> subprocess.Popen[str]:

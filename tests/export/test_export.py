@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import pytest
 
 import mova_runtime
 from command_line import Done, MovaCommand
+from hard_times import files_at_most, heed_signals
 from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.layout import COMPONENTS, EXPERTS
 from mova_export.errors import ExportError
@@ -25,17 +25,6 @@ from mova_runtime.bundle import Bundle, sha256_of
 from reference_data import TWICE, cases, relative_l2
 
 MakePath = Callable[[int], Path]
-
-
-@contextlib.contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes: what a full disk does, without filling one."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -246,12 +235,6 @@ def test_a_hard_kill_leaves_no_bundle_and_the_next_export_cleans_up(
     assert len(leftovers(tmp_path)) == 1
     assert mova_command("export", checkpoint(2), "--out", tmp_path / "bundle", "--only", "deplot").status == 0
     assert leftovers(tmp_path) == ["bundle"]
-
-
-def heed_signals() -> None:
-    """A test run in the background ignores these, and its children would inherit that."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def start_export(source: Path, folder: Path) -> subprocess.Popen[str]:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 
 from command_line import MovaCommand
-from mova_export.artifacts import Case, Derived, Reference, derive
+from mova_export.artifacts import Derived, Reference, derive
 from mova_export.checkpoint.layout import COMPONENTS
 from mova_export.errors import ExportError
 from mova_export.export import export
@@ -28,6 +28,7 @@ from mova_runtime import ParityError
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.manifest import PRECISIONS, Parity, Probe
 from mova_runtime.engines.ort import open_engine
+from mova_runtime.parity.probe import Case
 
 MakePath = Callable[[int], Path]
 

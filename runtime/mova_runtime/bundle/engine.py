@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,11 @@ from mova_runtime.bundle.schema import to_json
 RECORD = "engine.json"
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
+
+
+def this_platform() -> str:
+    """This machine's, as a key has it."""
+    return f"{platform.system().lower()}-{platform.machine()}"
 
 
 @dataclass(frozen=True)

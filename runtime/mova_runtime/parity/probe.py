@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mova_runtime.bundle.arrays import load_array
-from mova_runtime.bundle.manifest import Precision
+from mova_runtime.bundle.manifest import Precision, Probe
 from mova_runtime.engines.host import on_host
 from mova_runtime.parity.bars import BARS, Bar
 from mova_runtime.parity.compare import Difference, compare
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 
 
 LANGUAGE_MODEL = "llm"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A probe as arrays: what is special about it, its inputs, and what torch made of them in float32."""
+
+    case: str
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -56,16 +66,29 @@ def verify(bundle: Bundle, component: str, engine: Engine, precision: Precision)
         IntegrityError: a probe file is not what the manifest says.
         BackendError: the engine failed.
     """
+    return judge(component, engine, precision, (_case(bundle, probe) for probe in bundle.component(component).probes))
+
+
+def judge(component: str, engine: Engine, precision: Precision, cases: Iterable[Case]) -> Verdict:
+    """Run a component's engine on probes, one in memory at a time.
+
+    Raises:
+        BackendError: the engine failed.
+    """
     outputs: list[Difference] = []
-    for probe in bundle.component(component).probes:
-        inputs = {name: load_array(bundle.checked_path(file)) for name, file in probe.inputs.items()}
-        expected = {name: load_array(bundle.checked_path(file)) for name, file in probe.outputs.items()}
-        found = _run(engine, component, inputs, list(expected))
-        outputs += [compare(output_label(name, probe.case), found[name], array) for name, array in expected.items()]
+    for case in cases:
+        found = _run(engine, component, case.inputs, list(case.outputs))
+        outputs += [compare(_label(name, case.case), found[name], array) for name, array in case.outputs.items()]
     return Verdict(component, precision, tuple(outputs))
 
 
-def _run(engine: Engine, component: str, inputs: dict[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+def _case(bundle: Bundle, probe: Probe) -> Case:
+    inputs = {name: load_array(bundle.checked_path(file)) for name, file in probe.inputs.items()}
+    outputs = {name: load_array(bundle.checked_path(file)) for name, file in probe.outputs.items()}
+    return Case(probe.case, inputs, outputs)
+
+
+def _run(engine: Engine, component: str, inputs: Mapping[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
     """Run as requests do: the language model by its binding, the others with outputs left where they are computed."""
     if component == LANGUAGE_MODEL:
         binding = engine.bind()
@@ -77,6 +100,6 @@ def _run(engine: Engine, component: str, inputs: dict[str, np.ndarray], names: l
     return {name: on_host(kept[name]) for name in names}
 
 
-def output_label(name: str, case: str) -> str:
+def _label(name: str, case: str) -> str:
     """What an output is called in a verdict: its name, and the probe's case if it has one."""
     return f"{name} ({case})" if case else name

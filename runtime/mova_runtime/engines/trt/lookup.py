@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mova_runtime.bundle.engine import EngineKey, EngineRecord, Flavour
+from mova_runtime.bundle.engine import EngineKey, EngineRecord, Flavour, this_platform
 from mova_runtime.bundle.manifest import Precision
 from mova_runtime.engines.nvidia import gpu
 from mova_runtime.engines.trt import library
@@ -39,8 +38,7 @@ def machine(flavour: Flavour) -> Machine:
     found = gpu()
     if not found:
         raise BackendError(f"backend {flavour}: no NVIDIA GPU, or no driver for it")
-    system = f"{platform.system().lower()}-{platform.machine()}"
-    return Machine(flavour, library.version(flavour), found.capability, system)
+    return Machine(flavour, library.version(flavour), found.capability, this_platform())
 
 
 def find(bundle: Bundle, component: str, precision: Precision, here: Machine) -> EngineRecord:
@@ -53,8 +51,14 @@ def find(bundle: Bundle, component: str, precision: Precision, here: Machine) ->
         BundleError: the bundle lacks the component or the precision.
         EngineKeyError: there is none; the message says how the nearest differs, and what builds the right one.
     """
+    return _fitting(bundle, bundle.engines(), component, precision, here)
+
+
+def _fitting(
+    bundle: Bundle, engines: Iterable[EngineRecord], component: str, precision: Precision, here: Machine
+) -> EngineRecord:
     graph = bundle.artifact(component, precision).sha256
-    built = [record for record in bundle.engines() if record.key.component == component]
+    built = [record for record in engines if record.key.component == component]
     differing = {record.key.name: _differences(record.key, precision, graph, here) for record in built}
     fitting = [record for record in built if not differing[record.key.name]]
     if fitting:
@@ -73,9 +77,9 @@ def find(bundle: Bundle, component: str, precision: Precision, here: Machine) ->
 def is_complete(bundle: Bundle, precision: Precision, flavour: Flavour) -> bool:
     """Whether every component has an engine for this machine."""
     try:
-        here = machine(flavour)
+        here, engines = machine(flavour), bundle.engines()  # read once for all components
         for component in bundle.manifest.components:
-            find(bundle, component, precision, here)
+            _fitting(bundle, engines, component, precision, here)
     except (BackendError, BundleError):
         return False
     return True
