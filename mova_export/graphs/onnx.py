@@ -14,6 +14,7 @@ import torch
 
 from mova_export.graphs.graph import Graph
 from mova_export.graphs.language import EmbeddingsLlama, write_with_optimum
+from mova_export.graphs.names import name_transposed
 from mova_export.graphs.zeros import drop_zero_sums
 
 OPSET = 20
@@ -65,6 +66,7 @@ def _export(graph: Graph) -> ir.Model:
         verbose=False,
     )
     assert program is not None
+    name_transposed(program.model, graph.module)
     return program.model
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import mova_runtime
@@ -67,6 +68,16 @@ def test_nothing_in_the_bundle_tells_where_it_was_made(bundle: MakePath) -> None
             content = path.read_bytes()
             assert here not in content, path
             assert b"site-packages" not in content, path
+
+
+@pytest.mark.parametrize("component", [name for name in COMPONENTS if name != "llm"])
+def test_every_matrix_keeps_its_parameters_name(component: str, bundle: MakePath) -> None:
+    """Who takes weights out of a graph, as `mova kernels` does, asks for them by name."""
+    artifact = Bundle.open(bundle(2)).artifact(component, "fp32")
+    graph = onnx.load(bundle(2) / artifact.files[0].path, load_external_data=False).graph
+    matrices = [weight.name for weight in graph.initializer if len(weight.dims) == 2 and min(weight.dims) > 2]
+    assert matrices
+    assert [name for name in matrices if "." not in name] == []
 
 
 def test_exporting_twice_gives_the_same_manifest(bundle: MakePath) -> None:
