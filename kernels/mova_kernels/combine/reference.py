@@ -1,4 +1,4 @@
-"""Normalise, project, weigh and add one pair's attention output."""
+"""Normalise, project, weigh and add attention outputs: of one pair, and of all pairs of a batch."""
 
 from __future__ import annotations
 
@@ -28,3 +28,33 @@ def combine(
     """
     normalised = F.layer_norm(attended, scale.shape, scale, shift, EPSILON)
     return residual + weight * F.linear(normalised, projection, bias)
+
+
+def combine_pairs(
+    x: Tensor,
+    attended: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    gates: Tensor,
+    pair_image: Tensor,
+    pair_expert: Tensor,
+) -> Tensor:
+    """What the operator `mova::combine` computes: each image's tokens and its pairs' contributions, in float32.
+
+    Args:
+        x: [batch, tokens, channels].
+        attended: [pairs, tokens, channels], attention output over all heads.
+        weight: [experts, channels, channels], output by input, the norm's scale folded in.
+        bias: [experts, channels], the norm's shift folded in.
+        gates: [batch, experts].
+        pair_image: [pairs] integer, the image of each pair.
+        pair_expert: [pairs] integer, the expert of each pair.
+
+    Returns:
+        [batch, tokens, channels] float32: xᵢ + Σ gᵢₑ·(LayerNorm(attended)·weightₑᵀ + biasₑ) over pairs (i, e).
+    """
+    out = x.float().clone()
+    normalised = F.layer_norm(attended.float(), attended.shape[-1:], eps=EPSILON)
+    for tokens, image, expert in zip(normalised, pair_image.tolist(), pair_expert.tolist(), strict=True):
+        out[image] += gates[image, expert] * F.linear(tokens, weight[expert].float(), bias[expert])
+    return out

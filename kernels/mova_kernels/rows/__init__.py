@@ -1,0 +1,1 @@
+"""What happens to rows of channels between matrix products: norms, SwiGLU, biases, conversions."""
