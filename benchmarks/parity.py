@@ -22,7 +22,8 @@ from mova_export.export import export
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.manifest import PRECISIONS
 from mova_runtime.engines import backends
-from mova_runtime.engines.choice import BACKENDS, Choice, choose
+from mova_runtime.engines.abilities import BACKENDS
+from mova_runtime.engines.choice import Choice, choose
 from mova_runtime.errors import MovaError
 from mova_runtime.parity.probe import Verdict, verify
 

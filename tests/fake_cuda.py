@@ -45,6 +45,7 @@ class FakeCuda:
         self.calls: list[str] = []
         self.uncapturable = False
         self.shared = False  # with a library whose memory is unknown here
+        self.current = threading.local()  # the driver's calls need a context, the runtime's make one
         self._handles = iter(range(1, 1 << 30))
 
     def __getattribute__(self, name):
@@ -71,6 +72,11 @@ class FakeCuda:
         )
         assert inside or self.shared, f"{size} bytes at {pointer:#x} are not allocated"
 
+    def check_context(self, error: type[Exception]) -> None:
+        """What calls of CUDA's driver demand of the thread they come from."""
+        if not hasattr(self.current, "device"):
+            raise error("CUDA_ERROR_INVALID_CONTEXT: This most frequently indicates that there is no context.")
+
     def queue(self, stream, work: Work) -> None:
         with self.lock:
             self.capturing.get(stream, self.queues[stream]).append(work)
@@ -79,6 +85,10 @@ class FakeCuda:
 
     def cudaGetErrorName(self, status):
         return Error.cudaSuccess, status.name.encode()
+
+    def cudaSetDevice(self, device):
+        self.current.device = device
+        return (Error.cudaSuccess,)
 
     def cudaStreamCreateWithFlags(self, flags):
         stream = next(self._handles)

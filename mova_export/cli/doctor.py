@@ -8,7 +8,7 @@ import platform
 import shutil
 from dataclasses import dataclass
 
-from mova_runtime.engines.choice import BACKENDS, RUNS, lacking
+from mova_runtime.engines.abilities import BACKENDS, ONLY, RUNS, lacking
 from mova_runtime.engines.installed import has_module, version
 from mova_runtime.engines.machine import processor
 from mova_runtime.engines.nvidia import gpu
@@ -16,7 +16,8 @@ from mova_runtime.engines.trt import library
 
 _EXPORT = ("torch", "transformers", "optimum-onnx", "onnx", "onnxscript", "safetensors", "onnxruntime")
 _RUNTIME = ("numpy", "pillow", "tokenizers")
-_OTHERS = ("onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "cuda-bindings", "triton")
+_NVIDIA = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13", "cuda-bindings", "cuda-core", "nvmath-python")
+_OTHERS = (*_NVIDIA, "openvino", "triton")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def diagnose() -> list[Ability]:
 
 
 def _backend(name: str) -> Ability:
-    what = f"run on backend {name}"
+    what = f"run {'the ' + ', the '.join(ONLY[name]) + ' ' if name in ONLY else ''}on backend {name}"
     if lack := lacking(name):
         return Ability(what, False, lack)
     able = [precision for precision in RUNS[name] if not lacking(name, precision)]

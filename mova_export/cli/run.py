@@ -23,7 +23,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default: 128)")
     parser.add_argument(
-        "--backend", default="auto", metavar="NAME", help="auto, ort, ort-cuda, openvino, tensorrt, tensorrt-rtx"
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="auto, ort, ort-cuda, openvino, tensorrt, tensorrt-rtx; ort,adapter=cuda:bf16 gives a component its own",
     )
     parser.add_argument("--precision", metavar="NAME", help="fp32, fp16, bf16, int8 or int4 (default: the bundle's)")
     parser.add_argument(
@@ -72,9 +75,9 @@ def summary(answer: mova.Answer) -> list[str]:
         f"engines: {answer.stats.backend}:{answer.stats.precision}, {answer.stats.why}",
         f"engines loaded: {', '.join(answer.stats.engines_loaded)}",
         *(
-            f"  {name} was served by {served.by}: {'; '.join(served.refused)}"
+            f"  {name} was served by {served.by}{': ' if served.refused else ''}{'; '.join(served.refused)}"
             for name, served in answer.stats.served.items()
-            if served.refused
+            if served.refused or served.by != f"{answer.stats.backend}:{answer.stats.precision}"
         ),
         *(f"  {stage['name']:<{width}} {stage['ms']:9.1f} ms" for stage in stages),
         f"  {'in all':<{width}} {end:9.1f} ms, {len(answer.tokens)} tokens",

@@ -9,7 +9,7 @@ from pathlib import Path
 from mova_export.cli.options import names
 from mova_runtime.bundle import Bundle
 from mova_runtime.engines import backends
-from mova_runtime.engines.choice import choose
+from mova_runtime.engines.choice import choose_in_order, meant_for
 from mova_runtime.errors import BundleError, IntegrityError
 
 
@@ -17,7 +17,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser("verify", help="check every component against what torch computed at export")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="whose engines to check (default: auto)")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="whose engines to check (default: auto); ort,adapter=cuda:bf16 gives a component its own",
+    )
     parser.add_argument("--precision", metavar="NAME", help="of the engines (default: the bundle's first)")
     parser.add_argument("--only", metavar="NAME,…", help="these components only")
     parser.set_defaults(run=run)
@@ -44,18 +49,21 @@ def verify_bundle(
     from mova_runtime.parity.bars import BARS
     from mova_runtime.parity.gate import Gate
 
-    choice = choose(bundle, backend_name, precision)
-    backend, gate = backends.make(choice), Gate(bundle)
     components = list(bundle.manifest.components)
     if unknown := [name for name in only or () if name not in components]:
         raise BundleError(f"no component {', '.join(unknown)} in the bundle; it has {', '.join(components)}")
-    print(f"{choice}: {choice.why}")
-    print(f"an output passes with {BARS[choice.precision]}")
+    choices = choose_in_order(bundle, backend_name, precision, components=only)
+    chosen = {name: meant_for(choices, name)[0] for name in only or components}
+    made, gate = {choice: backends.make(choice) for choice in dict.fromkeys(chosen.values())}, Gate(bundle)
+    for choice in made:
+        print(f"{choice.component and choice.component + ' by '}{choice}: {choice.why}")
+        print(f"an output passes with {BARS[choice.precision]}")
     print(f"{'component':<12}{'output':<28}{'cosine':>10}{'rel. L2':>10}{'of a row':>10}{'largest':>10}  at")
     if only is None:
         _check_files(bundle)
     failed = []
-    for name in only or components:
+    for name, choice in chosen.items():
+        backend = made[choice]
         engine = backend.load(bundle, name)
         try:
             verdict = gate.judge(backend, name, engine)

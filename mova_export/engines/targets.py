@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mova_export.errors import ExportError
 from mova_runtime.bundle.engine import Flavour
 from mova_runtime.bundle.manifest import Precision
-from mova_runtime.engines.choice import RUNS
+from mova_runtime.engines.abilities import RUNS
 from mova_runtime.engines.nvidia import Gpu
 
 BUILDS: tuple[Precision, ...] = RUNS["tensorrt"]

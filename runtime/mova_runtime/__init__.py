@@ -63,7 +63,8 @@ def open(  # `mova.open`, as one opens a file
     Args:
         path: the bundle's folder.
         backend: "ort", "ort-cuda", "openvino", "tensorrt" or "tensorrt-rtx"; "auto" picks by what is installed and
-            what the device is (`Runtime.choice` tells what and why).
+            what the device is (`Runtime.choice` tells what and why). After it, what single components have of their
+            own, as in "ort-cuda,adapter=cuda:bf16": "cuda" has the adapter alone.
         precision: "fp32", "fp16", "bf16", "int8" or "int4"; None is the first the bundle was exported in.
         fallback: what may serve a component that the first choice can't, in order: "ort:fp32", a backend, or a
             precision. Those that can't run here are passed over. Without it nothing falls back.

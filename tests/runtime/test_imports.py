@@ -23,7 +23,7 @@ HEAVY = (
     "mova_kernels",
 )
 
-BACKENDS = ("onnxruntime", "openvino", "cuda")  # TensorRT is imported by a name that depends on its flavour
+BACKENDS = ("onnxruntime", "openvino", "cuda", "nvmath")  # TensorRT is imported by a name that depends on its flavour
 
 BLOCK = f"""
 import sys

@@ -19,6 +19,9 @@ RECORD = "engine.json"
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
+PLUGINS = "plugins"
+"""The flag of an engine that holds our kernels."""
+
 
 def this_platform() -> str:
     """This machine's, as a key has it."""

@@ -34,6 +34,10 @@ def make(choice: Choice, threads: int | None = None) -> Backend:
         from mova_runtime.engines.ov import OpenVinoBackend  # noqa: PLC0415
 
         return OpenVinoBackend(choice.precision, threads)
+    if choice.backend == "cuda":
+        from mova_runtime.engines.cuda_adapter.backend import CudaAdapterBackend  # noqa: PLC0415
+
+        return CudaAdapterBackend(choice.precision)
     from mova_runtime.engines.trt.backend import TensorRtBackend  # noqa: PLC0415
 
     return TensorRtBackend("tensorrt" if choice.backend == "tensorrt" else "tensorrt-rtx", choice.precision)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mova_runtime.bundle import Bundle
 from mova_runtime.engines import backends
-from mova_runtime.engines.choice import Choice
+from mova_runtime.engines.choice import Choice, meant_for
 from mova_runtime.engines.protocol import Backend, Engine
 from mova_runtime.errors import BackendError, BundleError
 from mova_runtime.parity.gate import Gate
@@ -19,13 +19,13 @@ class Loader:
     """Loads components' engines. Every engine passes the parity gate before it is handed out."""
 
     def __init__(self, bundle: Bundle, choices: Sequence[Choice], threads: int | None = None) -> None:
-        """`choices` in order of preference: the first is meant to serve, the others only where it can't."""
+        """`choices` as `choose_in_order` gives them: the first or a component's own serves; where not, a fallback."""
         backends.check_threads(threads)
         self._bundle = bundle
         self._choices = tuple(choices)
         self._threads = threads
         self._gate = Gate(bundle)
-        self._backends: dict[Choice, Backend] = {}
+        self._backends: dict[str, Backend] = {}
         self._lock = threading.Lock()
         self.served: dict[str, Served] = {}
         """Components that were loaded, by what."""
@@ -37,7 +37,7 @@ class Loader:
             BundleError, BackendError: there is none.
         """
         refused: BundleError | BackendError | None = None
-        for choice in self._choices:
+        for choice in meant_for(self._choices, component):
             try:
                 return self._backend(choice).size(self._bundle, component)
             except (BundleError, BackendError) as error:
@@ -57,7 +57,7 @@ class Loader:
             Each is of the first choice; with fallbacks listed, the message says why each of them failed too.
         """
         refused: list[BundleError | BackendError] = []
-        for choice in self._choices:
+        for choice in meant_for(self._choices, component):
             try:
                 engine = self._load(choice, component, trace)
             except (BundleError, BackendError) as error:
@@ -89,6 +89,7 @@ class Loader:
         if choice.obstacle:
             raise BackendError(choice.obstacle)
         with self._lock:
-            if choice not in self._backends:
-                self._backends[choice] = backends.make(choice, self._threads)
-            return self._backends[choice]
+            name = str(choice)
+            if name not in self._backends:
+                self._backends[name] = backends.make(choice, self._threads)
+            return self._backends[name]

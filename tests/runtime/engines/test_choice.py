@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mova_runtime.engines import backends, choice
-from mova_runtime.engines.choice import BACKENDS, Choice, choose, choose_in_order
+from mova_runtime.engines import abilities, backends, choice
+from mova_runtime.engines.abilities import BACKENDS
+from mova_runtime.engines.choice import Choice, choose, choose_in_order, meant_for
 from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.nvidia import Gpu
 from mova_runtime.engines.trt import lookup
@@ -19,7 +20,7 @@ class FakeBundle:
     """`precisions` of its graphs; `engines`: by flavour, the precisions in which all of it was built for this GPU."""
 
     root = Path("bundle")
-    manifest = SimpleNamespace(components={"base": None, "sam": None})
+    manifest = SimpleNamespace(components={"base": None, "sam": None, "adapter": None})
 
     def __init__(self, *precisions, engines=None):
         self.precisions, self.engines = precisions, engines or {}
@@ -33,10 +34,11 @@ def machine(monkeypatch):
     """machine(modules, gpu, multiplies): what is installed here, and on what."""
 
     def become(*modules, gpu=None, multiplies=("fp32", "bf16"), packages=()):
-        monkeypatch.setattr(choice, "has_module", lambda name: name in modules)
-        monkeypatch.setattr(choice, "version", lambda package: "1" if package in packages else None)
+        monkeypatch.setattr(abilities, "has_module", lambda name: name in modules)
+        monkeypatch.setattr(abilities, "version", lambda package: "1" if package in packages else None)
+        monkeypatch.setattr(abilities, "gpu", lambda: gpu)
+        monkeypatch.setattr(abilities, "multiplies", lambda precision: precision in multiplies)
         monkeypatch.setattr(choice, "gpu", lambda: gpu)
-        monkeypatch.setattr(choice, "multiplies", lambda precision: precision in multiplies)
         monkeypatch.setattr(
             lookup,
             "is_complete",
@@ -211,6 +213,138 @@ def test_fallbacks_are_a_sequence(machine):
 def test_what_is_no_number_of_threads(threads):
     with pytest.raises(BackendError, match="threads must be a whole number from 1 to 256"):
         Loader(FakeBundle("fp32"), (Choice("ort", "fp32", ""),), threads)
+
+
+# Backends of single components.
+
+
+def test_a_component_has_a_backend_of_its_own(machine):
+    machine("onnxruntime", "openvino")
+    first, own, fallback = choose_in_order(FakeBundle("int8", "fp32"), "openvino, sam = ort:int8 ", fallback=["ort"])
+    assert names((first, own, fallback)) == ["openvino:fp32", "ort:int8", "ort:int8"]
+    assert (first.component, own.component, fallback.component) == ("", "sam", "")
+    assert meant_for((first, own, fallback), "sam") == (own, fallback)
+    assert meant_for((first, own, fallback), "base") == (first, fallback)
+    assert str(choose(FakeBundle("fp32"), "ort,sam=openvino")) == "ort:fp32"
+    assert str(choose_in_order(FakeBundle("fp32"), "auto,sam=openvino:bf16")[1]) == "openvino:bf16"
+
+
+def test_a_components_own_backend_has_a_precision_of_its_own(machine):
+    machine("onnxruntime", "openvino")
+    choices = choose_in_order(FakeBundle("fp32", "int8"), "openvino,sam=ort", "bf16")
+    assert names(choices) == ["openvino:bf16", "ort:fp32"]
+
+
+def test_the_cuda_backend_beside_another(machine, tmp_path):
+    machine("onnxruntime", "cuda.core", "nvmath", "cuda.bindings", gpu=RTX)
+    bundle = FakeBundle("fp32")
+    bundle.root = tmp_path
+    choices = choose_in_order(bundle, "ort,adapter=cuda:fp16")
+    assert names(choices) == ["ort:fp32", "cuda:fp16"]
+    assert names(choose_in_order(bundle, "ort,adapter=cuda"))[1] == "cuda:bf16"
+    weights = tmp_path / "kernels/weights/fp16.json"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("{}")
+    assert names(choose_in_order(bundle, "ort,adapter=cuda"))[1] == "cuda:fp16", "the weights that are packed"
+    assert names(choose_in_order(bundle, "cuda", "fp16", components=["adapter"])) == ["cuda:fp16"]
+
+
+def test_the_cuda_backend_as_a_fallback_is_one_for_the_adapter(machine):
+    machine("onnxruntime", "cuda.core", "nvmath", "cuda.bindings", gpu=RTX)
+    choices = choose_in_order(FakeBundle("fp32"), "ort", fallback=["cuda:bf16", "ort:fp32"])
+    assert names(meant_for(choices, "adapter")) == ["ort:fp32", "cuda:bf16", "ort:fp32"]
+    assert names(meant_for(choices, "base")) == ["ort:fp32", "ort:fp32"]
+    with pytest.raises(BackendError, match=r"^backend openvino: pip install openvino \(extra `openvino`\)$"):
+        choose_in_order(FakeBundle("fp32"), "openvino", fallback=["cuda:bf16"])
+
+
+def test_auto_never_picks_the_cuda_backend(machine):
+    machine("cuda.core", "nvmath", "cuda.bindings", gpu=RTX)
+    with pytest.raises(BackendError, match=r"^nothing here runs bf16"):
+        choose(FakeBundle("bf16"))
+
+
+ALONE = "backend cuda has the adapter alone, no 'base'; write it beside another, as in ort-cuda,adapter=cuda:bf16"
+
+
+@pytest.mark.parametrize(
+    ("backend", "told"),
+    [
+        ("cuda", ALONE),
+        ("ort,base=cuda:bf16", ALONE),
+        ("ort,adaptor=cuda", "no component 'adaptor' in the bundle; it has base, sam, adapter"),
+        ("ort,adapter=tpu", "adapter: unknown backend 'tpu'; one of ort, ort-cuda, openvino, tensorrt"),
+        ("ort,adapter=auto", "adapter: unknown backend 'auto'"),
+        ("ort,adapter=cuda:fp8", "adapter: unknown precision 'fp8'; one of fp32"),
+        ("ort,adapter=cuda:fp32", "backend cuda: does not run fp32; it runs bf16, fp16"),
+        ("ort,sam=ort,sam=openvino", "backend 'ort,sam=ort,sam=openvino': component 'sam' stands twice"),
+        ("ort,openvino", "'openvino' is not COMPONENT=BACKEND[:PRECISION], as in ort-cuda,adapter=cuda:bf16"),
+        ("ort,", "backend 'ort,': '' is not COMPONENT=BACKEND"),
+        ("ort,sam=", "'sam=' is not COMPONENT"),
+        ("ort,=ort", "'=ort' is not COMPONENT"),
+        ("ort,sam=ort:", "'sam=ort:' is not COMPONENT"),
+        ("sam=ort", "unknown backend 'sam=ort'; one of auto"),
+        ("ort:fp32", "unknown backend 'ort:fp32'"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_backends_of_components(machine, backend, told):
+    machine("onnxruntime", "cuda.core", "nvmath", "cuda.bindings", gpu=RTX)
+    with pytest.raises(BackendError) as error:
+        choose_in_order(FakeBundle("fp32"), backend)
+    assert told in str(error.value)
+
+
+def test_a_components_own_backend_that_cannot_run_here(machine):
+    machine("onnxruntime")
+    with pytest.raises(BackendError, match=r"^backend openvino: pip install openvino"):
+        choose_in_order(FakeBundle("fp32"), "ort,sam=openvino")
+    first, own, fallback = choose_in_order(FakeBundle("fp32"), "ort,sam=openvino", fallback=["ort:fp32"])
+    assert [bool(one.obstacle) for one in (first, own, fallback)] == [False, True, False]
+    with pytest.raises(BackendError, match=r"^backend ort: no fp16 in the bundle"):
+        choose_in_order(FakeBundle("fp32"), "ort,sam=ort:fp16")
+
+
+@pytest.mark.parametrize(
+    ("modules", "gpu", "told"),
+    [
+        (("nvmath", "cuda.bindings"), RTX, "backend cuda: pip install cuda-core (extra `cuda`)"),
+        (("cuda.core", "cuda.bindings"), RTX, "backend cuda: pip install nvmath-python (extra `cuda`)"),
+        (("cuda.core", "nvmath", "cuda.bindings"), None, "backend cuda: no NVIDIA GPU, or no driver for it"),
+        (("cuda.core", "nvmath"), RTX, "backend cuda: pip install cuda-bindings"),
+    ],
+)
+def test_what_the_cuda_backend_needs(machine, modules, gpu, told):
+    machine("onnxruntime", *modules, gpu=gpu)
+    with pytest.raises(BackendError) as error:
+        choose_in_order(FakeBundle("fp32"), "ort,adapter=cuda:bf16")
+    assert str(error.value).startswith(told)
+
+
+class Loads:
+    """A backend that has some components and says so."""
+
+    def __init__(self, name, *components):
+        self.name, self.components = name, components
+
+    def size(self, bundle, component):
+        if component not in self.components:
+            raise BackendError(f"{self.name} has no {component}")
+        return len(self.name)
+
+
+def test_the_loader_asks_a_components_own_backend(machine, monkeypatch):
+    machine("onnxruntime", "openvino")
+    bundle = FakeBundle("fp32")
+    has = {"openvino:fp32": ("base",), "ort:fp32": ("sam",), "openvino:bf16": ("adapter", "base", "sam")}
+    monkeypatch.setattr(backends, "make", lambda choice, threads: Loads(str(choice), *has[str(choice)]))
+    loader = Loader(bundle, choose_in_order(bundle, "openvino,sam=ort"))
+    assert loader.size("base") == len("openvino:fp32")
+    assert loader.size("sam") == len("ort:fp32")
+    strict = Loader(bundle, choose_in_order(bundle, "openvino,base=ort"))
+    with pytest.raises(BackendError, match="ort:fp32 has no base"):  # and the first is no fallback
+        strict.size("base")
+    lenient = Loader(bundle, choose_in_order(bundle, "openvino,base=ort", fallback=["openvino:bf16"]))
+    assert lenient.size("base") == len("openvino:bf16")
 
 
 def test_every_backend_has_a_name_that_can_be_made():

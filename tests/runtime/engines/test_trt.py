@@ -19,14 +19,14 @@ from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.engine import EngineKey, EngineRecord, Range
 from mova_runtime.bundle.manifest import Artifact, File
 from mova_runtime.bundle.schema import to_json
+from mova_runtime.engines.cuda.arena import Arena
 from mova_runtime.engines.cuda.array import place
+from mova_runtime.engines.cuda.graphs import LIMIT
 from mova_runtime.engines.cuda.memory import Device
 from mova_runtime.engines.nvidia import Gpu, gpu
 from mova_runtime.engines.trt import backend as backend_module
 from mova_runtime.engines.trt import library, lookup
-from mova_runtime.engines.trt.arena import Arena
 from mova_runtime.engines.trt.backend import TensorRtBackend
-from mova_runtime.engines.trt.graphs import LIMIT
 from mova_runtime.engines.trt.lookup import Machine, find
 from mova_runtime.errors import BackendError, BundleError, EngineKeyError, IntegrityError
 

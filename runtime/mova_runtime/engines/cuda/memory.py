@@ -74,6 +74,10 @@ class Device:
             raise BackendError(f"CUDA: {name} failed: {error.decode() if isinstance(error, bytes) else error}")
         return results[0] if results else None
 
+    def make_current(self) -> None:
+        """Let this thread call CUDA's driver too, and libraries that do: the runtime's own calls need nothing."""
+        self.call("cudaSetDevice", self.kind[1])
+
     def allocate(self, size: int) -> int:
         """The address of so many bytes, and of at least one: an empty array needs an address too.
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from mova_runtime.bundle.engine import EngineRecord, Flavour
 from mova_runtime.bundle.manifest import Precision
+from mova_runtime.engines.cuda.arena import arena
 from mova_runtime.engines.cuda.memory import device
 from mova_runtime.engines.machine import identity_of
 from mova_runtime.engines.trt import library, lookup
-from mova_runtime.engines.trt.arena import arena
 from mova_runtime.engines.trt.engine import TensorRtEngine
 from mova_runtime.engines.trt.messages import log, why
 from mova_runtime.errors import BackendError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mova_runtime.engines.cuda.arena import Arena
 from mova_runtime.engines.cuda.array import DeviceArray
-from mova_runtime.engines.trt.arena import Arena
 from mova_runtime.engines.trt.messages import why
 from mova_runtime.engines.trt.signature import Shape, Signature
 from mova_runtime.errors import BackendError

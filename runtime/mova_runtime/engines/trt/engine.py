@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from mova_runtime.bundle.engine import EngineRecord
+from mova_runtime.engines.cuda.arena import Arena
 from mova_runtime.engines.cuda.array import DeviceArray, place
-from mova_runtime.engines.protocol import Array, Inputs
-from mova_runtime.engines.trt.arena import Arena
+from mova_runtime.engines.cuda.binding import DeviceBinding
+from mova_runtime.engines.cuda.graphs import LIMIT
+from mova_runtime.engines.protocol import Inputs
 from mova_runtime.engines.trt.context import Context
-from mova_runtime.engines.trt.graphs import LIMIT, Graphs
+from mova_runtime.engines.trt.graphs import Graphs
 from mova_runtime.engines.trt.jit import Jit
 from mova_runtime.engines.trt.signature import PROFILE, Signature
 from mova_runtime.errors import BackendError
@@ -67,9 +69,9 @@ class TensorRtEngine:
             arena.device.synchronise()
             return found
 
-    def bind(self) -> TensorRtBinding:
+    def bind(self) -> DeviceBinding:
         """See `Engine.bind`."""
-        return TensorRtBinding(self)
+        return DeviceBinding(self.step)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -129,28 +131,3 @@ class TensorRtEngine:
     def _save(self) -> None:
         if self._jit:
             self._jit.save()
-
-
-class TensorRtBinding:
-    """A run's outputs stay on the GPU, each run's in memory of their own; those carried are the next run's inputs."""
-
-    def __init__(self, engine: TensorRtEngine) -> None:
-        self._engine = engine
-        self._inputs: dict[str, Array] = {}
-        self._outputs: dict[str, DeviceArray] = {}
-
-    def set(self, name: str, array: np.ndarray) -> None:
-        """See `Binding.set`."""
-        self._inputs[name] = array
-
-    def carry(self, output: str, name: str) -> None:
-        """See `Binding.carry`."""
-        self._inputs[name] = self._outputs[output]
-
-    def run(self) -> None:
-        """See `Binding.run`."""
-        self._outputs = self._engine.step(self._inputs)
-
-    def get(self, output: str) -> np.ndarray:
-        """See `Binding.get`."""
-        return self._outputs[output].numpy()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mova_runtime.bundle.engine import EngineKey, EngineRecord, Flavour, this_platform
+from mova_runtime.bundle.engine import PLUGINS, EngineKey, EngineRecord, Flavour, this_platform
 from mova_runtime.bundle.manifest import Precision
 from mova_runtime.engines.nvidia import gpu
 from mova_runtime.engines.trt import library
@@ -45,7 +45,8 @@ def find(bundle: Bundle, component: str, precision: Precision, here: Machine) ->
     """The engine to run a component with.
 
     Engines that fit and differ take different shapes, or were built with different flags: the one that takes the
-    largest inputs is chosen, and among equals the last by name, so that the choice is the same everywhere.
+    largest inputs is chosen, then one with our kernels, which somebody asked for, and among equals the last by name, so
+    that the choice is the same everywhere.
 
     Raises:
         BundleError: the bundle lacks the component or the precision.
@@ -62,7 +63,7 @@ def _fitting(
     differing = {record.key.name: _differences(record.key, precision, graph, here) for record in built}
     fitting = [record for record in built if not differing[record.key.name]]
     if fitting:
-        return max(fitting, key=lambda record: (_reach(record.key), record.key.name))
+        return max(fitting, key=lambda record: (_reach(record.key), PLUGINS in record.key.flags, record.key.name))
     way = f"run `{command(bundle, component, precision, here)}`"
     if not built:
         raise EngineKeyError(f"{bundle.root} has no engine of {component!r}; {way}")

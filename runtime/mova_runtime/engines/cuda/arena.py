@@ -18,7 +18,7 @@ class Arena:
         self.device = device
         self.lock = threading.RLock()
         self.generation = 0
-        """Changes when the memory moves: contexts must be told, and captured graphs hold the old address."""
+        """Changes when the memory moves: who keeps the address must be told, and captured graphs hold the old one."""
         self._needs: list[int] = []
         self._buffer: Buffer | None = None
 
