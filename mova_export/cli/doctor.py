@@ -64,6 +64,11 @@ def diagnose() -> list[Ability]:
         _onnx_runtime(),
         *(_backend(name) for name in BACKENDS if name != "ort"),
         Ability(
+            "compile kernels, for any of their GPUs",
+            has_module("triton") and has_module("onnx_ir"),
+            "no GPU needed" if has_module("triton") else "pip install triton onnx-ir (extra `kernels`)",
+        ),
+        Ability(
             "build engines with TensorRT-RTX, for any GPU it knows",
             has_module("tensorrt_rtx"),
             "no GPU needed" if has_module("tensorrt_rtx") else library.EXTRA["tensorrt-rtx"],

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from mova_runtime.bundle import Bundle, Manifest
+from mova_runtime.bundle.kernels import AdapterWeights, is_current, records
 from mova_runtime.bundle.manifest import Artifact, TensorSpec
 from mova_runtime.bundle.schema import to_json
 from mova_runtime.engines.budget import format_size
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(bundle.manifest)))
         return 0
-    for line in (*_describe(bundle.manifest), *_engines(bundle)):
+    for line in (*_describe(bundle.manifest), *_engines(bundle), *_kernels(bundle)):
         print(line)
     return 0
 
@@ -74,6 +75,20 @@ def _engines(bundle: Bundle) -> list[str]:
         for (component, precision, library, source), found in targets.items()
     ]
     return ["", "engines:", *lines] if lines else []
+
+
+def _kernels(bundle: Bundle) -> list[str]:
+    """Compiled kernels, a line for each precision and compiler, with the GPUs they are for; and packed weights."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for record in records(bundle):
+        source = "" if is_current(bundle, record) else "  of another export: not used"
+        if isinstance(record, AdapterWeights):
+            lines[(record.precision, "weights", source)] = [format_size(record.file.bytes)]
+        else:
+            compiler = f"triton {record.triton}, CUDA {record.toolkit}"
+            lines.setdefault((record.precision, compiler, source), []).append(record.capability)
+    shown = [f"{name:<6}{by:<26}{', '.join(found)}{source}" for (name, by, source), found in sorted(lines.items())]
+    return ["", "kernels of the adapter:", *shown] if shown else []
 
 
 def _figures(artifact: Artifact) -> str:
