@@ -35,6 +35,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--optimization-level", type=int, metavar="N", help="0 builds fastest, 5 tries most (default: TensorRT's)"
     )
+    parser.add_argument(
+        "--plugins", action="store_true", help="TensorRT: our kernels in the adapter's engine (docs/kernels.md)"
+    )
     parser.add_argument("--rebuild", action="store_true", help="build what is already there again")
     parser.set_defaults(run=run)
 
@@ -49,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         components=None if arguments.only is None else names("--only", arguments.only),
         max_batch=arguments.max_batch,
         level=arguments.optimization_level,
+        plugins=arguments.plugins,
         rebuild=arguments.rebuild,
     )
     return 0
@@ -63,6 +67,7 @@ def build_into(
     components: list[str] | None = None,
     max_batch: int = 1,
     level: int | None = None,
+    plugins: bool = False,
     rebuild: bool = False,
 ) -> None:
     """Build, telling what is done as it is done."""
@@ -72,7 +77,9 @@ def build_into(
     library.version(flavour)  # nothing else matters where it is not installed
     chosen = precision_of(bundle, precision)
     gpus = targets_for(flavour, targets, gpu())
-    wanted = order(bundle, flavour, chosen, gpus, components=components, max_batch=max_batch, level=level)
+    wanted = order(
+        bundle, flavour, chosen, gpus, components=components, max_batch=max_batch, level=level, plugins=plugins
+    )
     print(f"{flavour} {wanted.version}, {chosen}, for {', '.join(map(str, gpus))}")
     told = _Told(gpus)
     try:

@@ -16,7 +16,7 @@ from mova_export.engines.output import Output, serialise
 from mova_export.engines.progress import Progress, monitor
 from mova_export.engines.timing import attach, keep, timing_file
 from mova_export.errors import ExportError
-from mova_runtime.bundle.engine import EngineKey, Range
+from mova_runtime.bundle.engine import PLUGINS, EngineKey, Range
 
 LEVELS = range(6)
 """Of optimisation: 0 builds fastest, 5 tries most. TensorRT-RTX takes them and builds the same engine."""
@@ -24,18 +24,20 @@ LEVELS = range(6)
 _LEVEL = "optimization-level="
 
 
-def flags(level: int | None = None) -> tuple[str, ...]:
+def flags(level: int | None = None, *, plugins: str = "") -> tuple[str, ...]:
     """The builder's settings, as an engine's key has them.
 
     strongly-typed: precision is the graph's. no-tf32: what is float32 in a graph is multiplied as float32, not rounded
-    to TF32's eleven bits, which a float32 engine's parity check would not let pass.
+    to TF32's eleven bits, which a float32 engine's parity check would not let pass. plugins-…: it holds our
+    kernels, of a source and a Triton that the digits tell apart.
 
     Raises:
         ExportError: `level` is none of LEVELS.
     """
     if level is not None and level not in LEVELS:
         raise ExportError(f"--optimization-level must be from {LEVELS[0]} to {LEVELS[-1]}, not {level}")
-    return tuple(sorted(["no-tf32", "strongly-typed"] + ([] if level is None else [f"{_LEVEL}{level}"])))
+    asked = [f"{PLUGINS}{plugins}"] * bool(plugins) + [f"{_LEVEL}{level}"] * (level is not None)
+    return tuple(sorted(["no-tf32", "strongly-typed", *asked]))
 
 
 class Source:

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from mova_export.engines.build import Source, flags
@@ -16,7 +17,10 @@ from mova_export.errors import ExportError
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.engine import EngineKey, EngineRecord, Flavour, this_platform
 from mova_runtime.bundle.manifest import Precision
+from mova_runtime.engines.installed import has_module
 from mova_runtime.engines.trt import library
+
+ADAPTER = "adapter"
 
 _ROOM = 1.1
 _LEAST_ROOM = 5 << 20
@@ -57,8 +61,10 @@ def precision_of(bundle: Bundle, asked: str | None) -> Precision:
     """The precision to build: the one asked for, or the bundle's first that TensorRT takes.
 
     Raises:
-        ExportError: TensorRT does not take it, or none of the bundle's.
+        ExportError: TensorRT does not take it, or none of the bundle's, or its components have none in common.
     """
+    if asked is None and not bundle.precisions:
+        raise ExportError("the bundle's components have no precision in common; name one with --precision, and --only")
     if asked is None:
         able = [precision for precision in bundle.precisions if precision in BUILDS]
     else:
@@ -78,6 +84,7 @@ def order(
     components: Sequence[str] | None = None,
     max_batch: int = 1,
     level: int | None = None,
+    plugins: bool = False,
 ) -> Order:
     """The engines of components for targets.
 
@@ -89,15 +96,17 @@ def order(
         components: None is all.
         max_batch: images at once.
         level: of optimisation, TensorRT's default where None.
+        plugins: the adapter's engine holds our kernels.
 
     Raises:
-        ExportError: a component is unknown, or a number out of range.
+        ExportError: a component is unknown, or a number out of range; there are no such plugins.
         BundleError: the bundle lacks a component in this precision.
         BackendError: the library is not installed.
     """
     known = list(bundle.manifest.components)
     if unknown := [name for name in components or () if name not in known]:
         raise ExportError(f"no component {', '.join(unknown)} in the bundle; it has {', '.join(known)}")
+    held = _plugins(flavour, precision, targets, components) if plugins else ""
     version = library.version(flavour)
     keys: dict[str, tuple[EngineKey, ...]] = {}
     for name in known if components is None else dict.fromkeys(components):
@@ -113,7 +122,7 @@ def order(
                 capability=target.capability,
                 platform=this_platform(),
                 profile=shapes,
-                flags=flags(level),
+                flags=flags(level, plugins=held if name == ADAPTER else ""),
             )
             for target in targets
         )
@@ -140,7 +149,7 @@ def build(bundle: Bundle, wanted: Order, listener: Listener, *, rebuild: bool = 
                 if there := present.get(key.name):
                     records.append(there)
                 else:
-                    source = source or _source(trt, bundle, key)
+                    source = source or _source(trt, bundle, key, store.scratch)
                     records.append(store.put(key, partial(source.build, key, tell=listener.fraction)))
                 listener.finished(records[-1], built=not there)
             del source
@@ -148,9 +157,34 @@ def build(bundle: Bundle, wanted: Order, listener: Listener, *, rebuild: bool = 
     return records
 
 
-def _source(trt: Any, bundle: Bundle, key: EngineKey) -> Source:
+def _source(trt: Any, bundle: Bundle, key: EngineKey, scratch: Path) -> Source:
+    if key.has_plugins:
+        from mova_export.kernels import plugins  # noqa: PLC0415  # needs Triton and torch
+
+        target = plugins.plugin_target(key.capability)
+        plugins.register_plugins(bundle, key.precision, target, trt)
+        return Source(trt, key.component, plugins.write_plugin_graph(bundle, key.precision, target, scratch))
     graph, *_ = [bundle.checked_path(file) for file in bundle.artifact(key.component, key.precision).files]
     return Source(trt, key.component, graph)
+
+
+def _plugins(
+    flavour: Flavour, precision: Precision, targets: Sequence[Target], components: Sequence[str] | None
+) -> str:
+    """What tells these plugins from others; raises where there can be none."""
+    if flavour != "tensorrt":
+        raise ExportError(f"--plugins: {flavour} has no ahead-of-time plugins, --backend tensorrt has")
+    if components is not None and ADAPTER not in components:
+        raise ExportError(f"--plugins: they are the {ADAPTER}'s, which --only leaves out")
+    if lacking := [name for name in ("triton", "torch") if not has_module(name)]:
+        raise ExportError(f"--plugins: lacks {' and '.join(lacking)}; install the extras `kernels` and `export`")
+    from mova_export.kernels import plugins  # noqa: PLC0415  # needs Triton
+
+    if precision not in plugins.PLUGIN_PRECISIONS:
+        raise ExportError(f"--plugins: kernels multiply in {', '.join(plugins.PLUGIN_PRECISIONS)}, not {precision}")
+    for target in targets:
+        plugins.plugin_target(target.capability)
+    return plugins.plugin_version()
 
 
 def _room(bundle: Bundle, key: EngineKey) -> int:

@@ -63,6 +63,11 @@ class EngineStore:
         with contextlib.suppress(OSError), partial.turn(self._bundle.root):
             self._root.rmdir()  # where nothing was built, nothing is left
 
+    @property
+    def scratch(self) -> Path:
+        """A folder for what a build needs for a while; it goes with the store."""
+        return self._partial
+
     def find(self, key: EngineKey) -> EngineRecord | None:
         """The record of an engine that is there and whole; its bytes are read."""
         try:

@@ -30,7 +30,7 @@ def name_transposed(model: ir.Model, module: nn.Module) -> None:
             continue
         array = value.const_value.numpy()
         for name, tensor in matrices[shape].items():
-            if _equal(array, tensor.detach().numpy().T):
+            if _equal(array.astype(np.float32, copy=False), tensor.detach().float().numpy().T):
                 del matrices[shape][name]
                 value.name = name + TRANSPOSED
                 break

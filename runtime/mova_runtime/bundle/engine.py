@@ -19,8 +19,8 @@ RECORD = "engine.json"
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
-PLUGINS = "plugins"
-"""The flag of an engine that holds our kernels."""
+PLUGINS = "plugins-"
+"""How the flag of an engine that holds our kernels begins."""
 
 
 def this_platform() -> str:
@@ -54,6 +54,11 @@ class EngineKey:
     platform: str
     profile: dict[str, Range]
     flags: tuple[str, ...]
+
+    @property
+    def has_plugins(self) -> bool:
+        """Whether it holds our kernels."""
+        return any(flag.startswith(PLUGINS) for flag in self.flags)
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mova_runtime.bundle.engine import PLUGINS, EngineKey, EngineRecord, Flavour, this_platform
+from mova_runtime.bundle.engine import EngineKey, EngineRecord, Flavour, this_platform
 from mova_runtime.bundle.manifest import Precision
 from mova_runtime.engines.nvidia import gpu
 from mova_runtime.engines.trt import library
@@ -63,7 +63,7 @@ def _fitting(
     differing = {record.key.name: _differences(record.key, precision, graph, here) for record in built}
     fitting = [record for record in built if not differing[record.key.name]]
     if fitting:
-        return max(fitting, key=lambda record: (_reach(record.key), PLUGINS in record.key.flags, record.key.name))
+        return max(fitting, key=lambda record: (_reach(record.key), record.key.has_plugins, record.key.name))
     way = f"run `{command(bundle, component, precision, here)}`"
     if not built:
         raise EngineKeyError(f"{bundle.root} has no engine of {component!r}; {way}")
