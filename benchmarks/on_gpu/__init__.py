@@ -1,0 +1,1 @@
+"""What `benchmarks/gpu.py` does on an NVIDIA GPU, a section a file."""
