@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -16,32 +18,35 @@ from mova_export.cli import main
 from mova_runtime.engines.nvidia import gpu
 from reference_data import GOLDEN_SEEDS, TWICE
 
+if not gpu():
+    # Before any kernel is imported: Triton then runs them on the CPU, in numpy.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 MakePath = Callable[[int], Path]
 
-GPU_TESTS = pytest.StashKey[list[pytest.Item]]()
+NEEDS_GPU = "needs a GPU"
+"""A test's property: the modules of ours that it would have run there."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test marked `gpu` runs where there is one."""
     if item.get_closest_marker("gpu") and not gpu():
+        item.user_properties.append((NEEDS_GPU, [module for mark in item.iter_markers("gpu") for module in mark.args]))
         pytest.skip("no NVIDIA GPU, or no driver for it")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What did not run for want of a GPU is said at the end."""
-    skipped = {report.nodeid for report in terminalreporter.stats.get("skipped", ())}
-    missed = [item for item in config.stash.get(GPU_TESTS, ()) if item.nodeid in skipped]
+    skipped = terminalreporter.stats.get("skipped", ())
+    told = {report.nodeid: dict(report.user_properties).get(NEEDS_GPU) for report in skipped}
+    missed = {test: modules for test, modules in told.items() if modules is not None}
     if missed:
-        modules = {module for item in missed for mark in item.iter_markers("gpu") for module in mark.args}
         terminalreporter.section("never run on real hardware")
-        terminalreporter.write_line("modules: " + ", ".join(sorted(modules)))
-        for test in sorted({item.nodeid.partition("[")[0] for item in missed}):
+        terminalreporter.write_line(
+            "modules: " + ", ".join(sorted({name for names in missed.values() for name in names}))
+        )
+        for test in sorted({test.partition("[")[0] for test in missed}):
             terminalreporter.write_line(f"  {test}")
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Remember which tests need a GPU."""
-    session.config.stash[GPU_TESTS] = [item for item in session.items if item.get_closest_marker("gpu")]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,43 +74,67 @@ def mova_command(capfd: pytest.CaptureFixture[str]) -> MovaCommand:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakePath:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a test run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def checkpoint(shared: Path) -> MakePath:
     """checkpoint(seed): a tiny checkpoint's folder; not to be changed by a test."""
     from mova_export.demo.checkpoint import write_tiny_checkpoint
 
-    root = tmp_path_factory.mktemp("checkpoints")
-
     def make(seed: int) -> Path:
-        out = root / f"seed{seed}"
-        if not out.exists():
-            write_tiny_checkpoint(out, seed=seed)
+        out = shared / "checkpoints" / f"seed{seed}"
+        with once(out) as there:
+            if not there:
+                half = out.with_name(f"{out.name}.half")
+                write_tiny_checkpoint(half, seed=seed)
+                half.rename(out)
         return out
 
     return make
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: MakePath) -> Iterator[MakePath]:
+def bundle(shared: Path, checkpoint: MakePath) -> Iterator[MakePath]:
     """bundle(seed): a golden seed's exported bundle; not to be changed by a test.
 
     Two exports run at a time, each in a process of its own. MOVA_TEST_BUNDLES names a folder to keep them in between
     runs, for whoever works on the runtime alone.
     """
     kept = os.environ.get("MOVA_TEST_BUNDLES")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("bundles")
-    checkpoints = {seed: checkpoint(seed) for seed in GOLDEN_SEEDS}
+    root = Path(kept) if kept else shared / "bundles"
 
     def export(seed: int, name: str) -> Path:
-        out = root / name
-        if not out.exists():
-            command = [sys.executable, "-m", "mova_export", "export", str(checkpoints[seed]), "--out", str(out)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-        return out
+        with once(root / name) as there:
+            if not there:
+                command = [
+                    sys.executable,
+                    "-m",
+                    "mova_export",
+                    "export",
+                    str(checkpoint(seed)),
+                    "--out",
+                    str(root / name),
+                ]
+                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+                done = subprocess.run(command, env=environment, capture_output=True, text=True)
+                assert done.returncode == 0, done.stderr
+        return root / name
 
     with ThreadPoolExecutor(max_workers=2) as workers:
         names = [*((seed, f"seed{seed}") for seed in GOLDEN_SEEDS), (GOLDEN_SEEDS[0], "again")]
         exports: dict[str, Future[Path]] = {name: workers.submit(export, seed, name) for seed, name in names}
         yield lambda seed: exports["again" if seed == TWICE else f"seed{seed}"].result()
         workers.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def once(path: Path) -> Iterator[bool]:
+    """Whether a folder is there already; processes and threads that ask for the same one take turns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path.exists()
