@@ -1,4 +1,5 @@
-"""Importing this registers every operator as `torch.ops.mova.*`; here they are under their own names.
+"""Importing this registers every operator as `torch.ops.mova.*`; here they are under their own names, beside `convert`,
+which to torch is `Tensor.to` and no operator.
 
 On CUDA a Triton kernel computes, and on the CPU too where TRITON_INTERPRET=1; elsewhere on the CPU the reference does.
 There are no gradients.

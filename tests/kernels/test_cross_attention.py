@@ -169,7 +169,7 @@ WRONG: dict[str, tuple[Callable[[Arguments], Arguments], str]] = {
         lambda given: {"key": given["key"][:, :0], "value": given["value"][:, :0]},
         "key: shape [2, 0, 32], needed at least one key",
     ),
-    "heads": (wrong("heads", lambda _: 3), "heads: 3 of 32 channels, needed heads of 16, 32, 64, 128 or 256 channels"),
+    "heads": (wrong("heads", lambda _: 3), "heads: 3 of 32 channels, needed heads of 16, 32 or 64 channels"),
     "narrow heads": (wrong("heads", lambda _: 4), "heads: 4 of 32 channels, needed heads of 16"),
     "grid": (
         lambda given: {name: given[name][:1].expand(40000, -1, -1) for name in ("query", "key", "value")},

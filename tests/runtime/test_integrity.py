@@ -111,3 +111,13 @@ def test_verify_of_all_looks_at_what_is_no_engine_too(copied, mova_command, path
     assert done.status == 2
     assert len(done.error_lines) == 1
     assert path in done.error_lines[0]
+
+
+def test_a_file_that_changes_after_it_was_checked_is_checked_again(copied):
+    """Kernels and engines are made anew while a runtime lives."""
+    opened = Bundle.open(copied)
+    file = opened.artifact("sam", "fp32").files[0]
+    path = opened.checked_path(file)
+    rewrite(path, flip(path.read_bytes(), 7))
+    with pytest.raises(mova.IntegrityError, match="sha256 differs"):
+        opened.checked_path(file)

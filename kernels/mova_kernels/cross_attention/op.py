@@ -36,7 +36,7 @@ def cross_attention(
         value: like `key`, of its strides.
         cosine: [positions, channels/heads/2] float32, one entry an interleaved pair; positions ≥ tokens and keys.
         sine: likewise.
-        heads: a divisor of channels; channels/heads is a power of two from 16 to 256.
+        heads: a divisor of channels; channels/heads is 16, 32 or 64, which the tiles are made for.
         bias: [rows, channels] float32, added to the query before rotation; or with `rotate_keys` [rows, 3·channels], to
             query, key and value.
         pair_row: [pairs] int32, each pair's row of `bias`.
@@ -146,8 +146,8 @@ def _check(
     if keys == 0:
         raise KernelError(f"key: shape {list(key.shape)}, needed at least one key")
     width = channels // heads if heads > 0 and channels % heads == 0 else 0
-    if width not in (16, 32, 64, 128, 256):
-        raise KernelError(f"heads: {heads} of {channels} channels, needed heads of 16, 32, 64, 128 or 256 channels")
+    if width not in (16, 32, 64):
+        raise KernelError(f"heads: {heads} of {channels} channels, needed heads of 16, 32 or 64 channels")
     if pairs * heads > LARGEST_GRID:
         raise KernelError(f"query: {pairs} pairs of {heads} heads, needed at most {LARGEST_GRID} together")
     for name, tensor in (("query", query), ("key", key), ("value", value)):

@@ -86,7 +86,7 @@ def depthwise_norm(x: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Te
     out, sums = torch.empty_like(x), _sums(x)
     constants = {"C": channels, "BLOCK_C": 1 << (channels - 1).bit_length(), "ROWS": ROWS}
     grid = (sums.shape[1], batch)
-    launch(kernel.depthwise_norm, grid, x, weight, norm_weight, norm_bias, out, sums, side, **constants, num_warps=4)
+    launch(kernel.depthwise_norm, grid, x, weight, norm_weight, norm_bias, out, sums, side, **constants, num_warps=8)
     return out, sums
 
 

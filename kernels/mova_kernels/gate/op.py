@@ -69,7 +69,7 @@ def gate(
         BLOCK_K=INPUTS,
         BLOCK_R=64,
         BLOCK_H=256,
-        num_warps=8,
+        num_warps=4,
     )
     launch(
         kernel.gate_weights,
@@ -86,7 +86,7 @@ def gate(
         TOP_K=top_k,
         BLOCK_H=min(_power(hidden), 1024),
         BLOCK_E=_power(experts),
-        num_warps=16,
+        num_warps=8,
     )
     return out
 

@@ -133,8 +133,8 @@ def convert(source: Tensor, dtype: torch.dtype) -> Tensor:
         return target.copy_(reference.convert(source, dtype))
     from mova_kernels.rows import kernel  # noqa: PLC0415  # needs Triton
 
-    grid = (-(-source.numel() // FLAT_BLOCK),)
-    launch(kernel.convert, grid, source, target, source.numel(), BLOCK=FLAT_BLOCK, num_warps=4)
+    block = 2 * FLAT_BLOCK
+    launch(kernel.convert, (-(-source.numel() // block),), source, target, source.numel(), BLOCK=block, num_warps=4)
     return target
 
 

@@ -125,5 +125,5 @@ def _launch(source: Tensor, addend: Tensor | None, x: Tensor, normal: Tensor, su
         ROWS=ROWS,
         ADD=addend is not None,
         SUMS=sums is not None,
-        num_warps=4,
+        num_warps=8,
     )

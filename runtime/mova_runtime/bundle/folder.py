@@ -36,7 +36,7 @@ class Bundle:
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self.root = root
         self.manifest = manifest
-        self._checked: set[str] = set()
+        self._checked: set[tuple[str, str, int]] = set()
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -95,16 +95,18 @@ class Bundle:
         return absolute
 
     def checked_path(self, file: File) -> Path:
-        """Like `path`, after the file's size and sha256 were found to be what the manifest says (once a bundle).
+        """Like `path`, after the file's size and sha256 were found to be what is said of them (once, until it changes).
 
         Raises:
             IntegrityError: the file is missing or has other bytes.
         """
         path = self.path(file)
-        if file.path in self._checked:
-            return path
         try:
-            size = path.stat().st_size
+            found = path.stat()
+            known = (file.path, file.sha256, found.st_mtime_ns)
+            if known in self._checked:
+                return path
+            size = found.st_size
             if size != file.bytes:
                 raise IntegrityError(
                     f"{path}: {size} bytes, the manifest says {file.bytes}; copy or export the bundle again"
@@ -113,7 +115,7 @@ class Bundle:
                 raise IntegrityError(f"{path}: its sha256 differs from the manifest's; copy or export the bundle again")
         except OSError as error:
             raise IntegrityError(f"{path}: can't be read ({error.strerror})") from None
-        self._checked.add(file.path)
+        self._checked.add(known)
         return path
 
     def component(self, name: str) -> Component:

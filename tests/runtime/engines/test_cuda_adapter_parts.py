@@ -102,6 +102,11 @@ def test_why_cuda_refuses_a_cubin(here, tmp_path, refuses, told):
     assert str(error.value) == f"kernel 'combine' can't be loaded: {told} ({reason})"
 
 
+def test_a_record_that_does_not_say_a_size(here, tmp_path):
+    with pytest.raises(BackendError, match="kernel 'combine' does not say its BLOCK_M: it is of another version"):
+        load(here, tmp_path, constants={}).constant("combine", "BLOCK_M")
+
+
 def test_a_launch_that_fails(here, tmp_path):
     engine = load_small(MINI, "bf16", tmp_path, here)
     here.core.fails = "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"

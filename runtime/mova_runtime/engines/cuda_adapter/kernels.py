@@ -57,7 +57,10 @@ class Kernels:
 
     def constant(self, kernel: str, name: str) -> int:
         """See `Work.constant`."""
-        return self._known(kernel).record.constants[name]
+        constants = self._known(kernel).record.constants
+        if name not in constants:
+            raise BackendError(f"kernel {kernel!r} does not say its {name}: it is of another version")
+        return constants[name]
 
     def stream(self, stream: Any) -> Any:
         """One of CUDA's streams as cuda.core has them."""

@@ -8,11 +8,13 @@ loads. Compiling the right ones takes seconds, so nothing else is taken silently
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mova_runtime.bundle.kernels import AdapterWeights, KernelSet, command, read_kernels, read_weights
 from mova_runtime.bundle.manifest import Precision
+from mova_runtime.bundle.schema import to_json
 from mova_runtime.engines.cuda_adapter.libraries import driver_cuda
 from mova_runtime.engines.nvidia import gpu
 from mova_runtime.errors import BackendError, EngineKeyError
@@ -55,9 +57,9 @@ class Parts:
 
     @property
     def sha256(self) -> str:
-        """One hash over the cubins, by name, and the weights."""
-        cubins = [f"{name} {kernel.file.sha256}" for name, kernel in sorted(self.kernels.kernels.items())]
-        return hashlib.sha256("\n".join([*cubins, self.weights.file.sha256]).encode()).hexdigest()
+        """One hash over the weights, the cubins, and how these are launched."""
+        records = json.dumps(to_json(self.kernels), sort_keys=True)
+        return hashlib.sha256(f"{records}\n{self.weights.file.sha256}".encode()).hexdigest()
 
     @property
     def bytes(self) -> int:
@@ -88,6 +90,6 @@ def find(bundle: Bundle, component: str, precision: Precision) -> Parts:
     if kernels.toolkit.partition(".")[0] not in [str(known) for known in range(major + 1)]:
         raise BackendError(
             f"backend cuda: the kernels are machine code of CUDA {kernels.toolkit}, this machine's driver has CUDA "
-            f"{major}.{minor}; install a newer driver, or compile them with a Triton of CUDA {major}"
+            f"{major}.{minor}; install a newer driver"
         )
     return parts

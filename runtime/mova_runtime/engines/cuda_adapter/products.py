@@ -41,6 +41,7 @@ class Products:
             mode = cublas.Math.DEFAULT_MATH | cublas.Math.DISALLOW_REDUCED_PRECISION_REDUCTION
             cublas.set_math_mode(self._handle, int(mode))
         except cublas.cuBLASError as error:
+            self.close()
             raise BackendError(f"cuBLAS does not start: {told(error)}") from error
         except Exception as error:  # the library's absence is told in several ways
             raise BackendError(f"cuBLAS can't be loaded ({told(error)}); pip install {cublas_package()}") from error

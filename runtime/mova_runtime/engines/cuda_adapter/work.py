@@ -9,7 +9,11 @@ class Work(Protocol):
     """Queues. Memory is given by address; T is the type of activations and matrices."""
 
     def constant(self, kernel: str, name: str) -> int:
-        """What a kernel was compiled with, such as a tile's size."""
+        """What a kernel was compiled with, such as a tile's size.
+
+        Raises:
+            BackendError: its record does not say.
+        """
 
     def launch(self, kernel: str, grid: tuple[int, ...], **arguments: int | float) -> None:
         """Queue a kernel.
