@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+import triton
+
 from mova_export.engines.interrupts import Interrupts
 from mova_export.errors import ExportError
 from mova_kernels.aot import Compiled, environment
@@ -107,16 +109,19 @@ class Workers:
 
     def _answer(self, number: int, task: Task) -> Compiled:
         target, variant = task
-        process, what = self._processes[number], f"{variant.name} for {target}"
+        process, what = (
+            self._processes[number],
+            f"{variant.name}: Triton {triton.__version__} can't compile it for {target}",
+        )
         try:
             answer = pickle.load(_pipe(process.stdout))
         except (EOFError, pickle.UnpicklingError):
-            raise ExportError(f"{what}: the process that compiled it ended ({self._end(number)})") from None
+            raise ExportError(f"{what} (its process ended with {self._end(number)})") from None
         if isinstance(answer, KernelError):
             raise ExportError(str(answer))
         if isinstance(answer, OSError):
             reason = answer.strerror.lower() if answer.strerror else str(answer)
-            raise ExportError(f"{what}: can't be compiled in {self._folder} ({reason})")
+            raise ExportError(f"{what} in {self._folder} ({reason})")
         assert isinstance(answer, Compiled)
         return answer
 
