@@ -185,12 +185,13 @@ def test_attention_and_combine_spill_nothing_at_full_size(tmp_path: Path) -> Non
     tasks = [
         (target, one)
         for target in TARGETS.values()
+        if target.capability not in ("sm_86", "sm_110")  # compiled as for sm_89 and sm_100; above, and for the table
         for one in variants(full, "bf16", target)
         if one.name in ("cross_attention", "self_attention", "combine")
     ]
     with Workers(tmp_path, tasks) as compiling:
         found = [(target, one) for target, one in compiling.compiled()]
-    assert len(found) == 3 * len(TARGETS)
+    assert len(found) == 3 * (len(TARGETS) - 2)
     for target, one in found:
         assert one.constants["EVEN"] == 1
         assert one.spills == 0, f"{one.name} spills {one.spills} bytes on {target}"
@@ -829,8 +830,8 @@ def at_work(bundle: Path) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_polite_kill_leaves_whole_sets_only(number: signal.Signals, fresh: Path) -> None:
+def test_a_polite_kill_leaves_whole_sets_only(fresh: Path) -> None:
+    number = signal.SIGTERM  # others take the same way; the tests of engines send them all
     process = start(fresh)
     wait_until(process, lambda: at_work(fresh))
     process.send_signal(number)
