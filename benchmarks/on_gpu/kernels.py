@@ -9,18 +9,17 @@ import torch
 from torch import Tensor
 
 from mova_kernels import launches
+from mova_kernels.blocks import ROWS
 from mova_kernels.combine import op as combine
 from mova_kernels.combine import reference as combine_reference
 from mova_kernels.cross_attention import op as attention
 from mova_kernels.cross_attention import reference as attention_reference
 from mova_kernels.downsample import op as downsample
 from mova_kernels.downsample import reference as downsample_reference
-from mova_kernels.downsample.op import ROWS as POSITIONS
 from mova_kernels.gate import op as gate
 from mova_kernels.gate import reference as gate_reference
 from mova_kernels.rows import op as rows
 from mova_kernels.rows import reference as rows_reference
-from mova_kernels.rows.residual import ROWS
 from on_gpu.agreement import Check, agree, poisoned
 from on_gpu.setting import Setting
 
@@ -177,7 +176,7 @@ def _map_cases(given: _Inputs) -> Iterator[Case]:
     yield (
         "depthwise_norm",
         lambda: downsample.depthwise_norm(map_, taps, vector, shift),
-        lambda: downsample_reference.depthwise_norm(map_.float(), taps, vector, shift, POSITIONS),
+        lambda: downsample_reference.depthwise_norm(map_.float(), taps, vector, shift, ROWS),
     )
     squeezed = shape.squeezed
     arguments = (

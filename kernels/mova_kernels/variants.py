@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
+from mova_kernels.blocks import FLAT, INPUTS, ROWS, power
 from mova_kernels.targets import Target, Tile
 from mova_kernels.variant import HEAD_DIM, AdapterShape, Variant, padded, problems, variant
 
 __all__ = ["HEAD_DIM", "AdapterShape", "Variant", "padded", "problems", "variants"]
-
-_ROWS = 4
-"""Tokens whose column sums are taken together."""
-
-_FLAT = 1024
-"""Elements of a program that works on elements one by one."""
-
-_INPUTS = 32
-"""Of the gate's first layer, for a program."""
 
 _GATE_PARTIAL = "rows *fp32, text *fp32, weight *T, partial *fp32, count i32, scale fp32"
 
@@ -63,7 +55,7 @@ def _attention(name: str, shape: AdapterShape, dtype: str, tile: Tile, **constan
 
 def _gate(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
     c, ct, experts = shape.channels, shape.text_channels, shape.experts
-    blocks = {"BLOCK_K": _INPUTS, "BLOCK_R": 64, "BLOCK_H": 256}
+    blocks = {"BLOCK_K": INPUTS, "BLOCK_R": 64, "BLOCK_H": 256}
     return (
         variant(
             "gate_partial", "gate.kernel:gate_partial", _GATE_PARTIAL, dtype, {"CT": ct, "C": c, "HID": c, **blocks}
@@ -74,12 +66,12 @@ def _gate(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
             "partial *fp32, bias1 *fp32, weight2 *T, bias2 *fp32, selected *i32, out *fp32",
             dtype,
             {
-                "SLICES": _cdiv(ct, _INPUTS) + _cdiv(c, _INPUTS),
+                "SLICES": _cdiv(ct, INPUTS) + _cdiv(c, INPUTS),
                 "HID": c,
                 "EXPERTS": experts,
                 "TOP_K": shape.top_k,
-                "BLOCK_H": min(_power(c), 1024),
-                "BLOCK_E": _power(experts),
+                "BLOCK_H": min(power(c), 1024),
+                "BLOCK_E": power(experts),
             },
             warps=8,
         ),
@@ -95,7 +87,7 @@ def _gate(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
             "downsample.kernel:excite",
             "partial *fp32, bias1 *fp32, weight2 *T, bias2 *fp32, out *fp32",
             dtype,
-            {"SLICES": _cdiv(c, _INPUTS), "HID": shape.squeezed, "C": c, "BLOCK_H": 64, "BLOCK_N": 64},
+            {"SLICES": _cdiv(c, INPUTS), "HID": shape.squeezed, "C": c, "BLOCK_H": 64, "BLOCK_N": 64},
         ),
     )
 
@@ -111,7 +103,7 @@ def _combine(shape: AdapterShape, dtype: str, tile: Tile) -> Variant:
         {
             "C": c,
             "HEADS": heads,
-            "BLOCK_HEADS": _power(heads),
+            "BLOCK_HEADS": power(heads),
             "BLOCK_M": tile.m,
             "BLOCK_N": min(tile.n, c & -c),
             "BLOCK_K": min(tile.k, c & -c),
@@ -123,7 +115,7 @@ def _combine(shape: AdapterShape, dtype: str, tile: Tile) -> Variant:
 
 
 def _rows(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
-    row = {"C": shape.channels, "BLOCK_C": _power(shape.channels)}
+    row = {"C": shape.channels, "BLOCK_C": power(shape.channels)}
 
     def normalise(name: str, first: bool) -> Variant:
         return variant(
@@ -131,7 +123,7 @@ def _rows(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
             "rows.kernel:normalise",
             "source *fp32, addend *fp32, x *fp32, normal *T, sums *fp32, tokens i32, addend_rows i32",
             dtype,
-            {**row, "ROWS": _ROWS, "ADD": first, "SUMS": first},
+            {**row, "ROWS": ROWS, "ADD": first, "SUMS": first},
             warps=8,
         )
 
@@ -140,7 +132,7 @@ def _rows(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
         return variant(name, "rows.kernel:layer_norm", signature, dtype, {**row, **constants})
 
     def bias(name: str, of: str, gelu: bool) -> Variant:
-        constants = {"COLUMNS": shape.hidden, "BLOCK": _FLAT, "GELU": gelu}
+        constants = {"COLUMNS": shape.hidden, "BLOCK": FLAT, "GELU": gelu}
         return variant(name, "rows.kernel:bias_act", "x *T, bias *fp32, out *T, count i64", of, constants)
 
     return (
@@ -151,12 +143,12 @@ def _rows(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
             "rows.kernel:swiglu",
             "hidden *T, bias *fp32, out *T",
             dtype,
-            {"F": shape.feed_forward, "FP": shape.padded, "BLOCK": _power(shape.padded)},
+            {"F": shape.feed_forward, "FP": shape.padded, "BLOCK": power(shape.padded)},
             warps=8,
         ),
         norm("norm_silu", SILU=True, RESIDUAL=False),
         norm("norm_residual", SILU=False, RESIDUAL=True),
-        variant("convert", "rows.kernel:convert", "source *fp32, target *T, count i64", dtype, {"BLOCK": 2 * _FLAT}),
+        variant("convert", "rows.kernel:convert", "source *fp32, target *T, count i64", dtype, {"BLOCK": 2 * FLAT}),
         bias("bias_gelu", dtype, True),
         bias("bias", "fp32", False),
     )
@@ -166,7 +158,7 @@ def _downsample(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
     c = shape.channels
 
     def flat(name: str, signature: str) -> Variant:
-        return variant(name, f"downsample.kernel:{name}", signature, dtype, {"C": c, "BLOCK": _FLAT})
+        return variant(name, f"downsample.kernel:{name}", signature, dtype, {"C": c, "BLOCK": FLAT})
 
     return (
         flat("average", "x *fp32, addend *fp32, base *fp32, out *T, count i64"),
@@ -175,7 +167,7 @@ def _downsample(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
             "downsample.kernel:depthwise_norm",
             "x *T, weight *fp32, norm_weight *fp32, norm_bias *fp32, out *T, sums *fp32, side i32",
             dtype,
-            {"C": c, "BLOCK_C": _power(c), "ROWS": _ROWS},
+            {"C": c, "BLOCK_C": power(c), "ROWS": ROWS},
             warps=8,
         ),
         flat("scale_channels", "x *T, scale *fp32, out *T, count i64, tokens i32"),
@@ -185,8 +177,3 @@ def _downsample(shape: AdapterShape, dtype: str) -> tuple[Variant, ...]:
 
 def _cdiv(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def _power(number: int) -> int:
-    """The least power of two that is not less."""
-    return 1 << (number - 1).bit_length()

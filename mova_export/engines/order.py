@@ -16,11 +16,10 @@ from mova_export.engines.targets import BUILDS, Target
 from mova_export.errors import ExportError
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.engine import EngineKey, EngineRecord, Flavour, this_platform
+from mova_runtime.bundle.kernels import ADAPTER
 from mova_runtime.bundle.manifest import Precision
 from mova_runtime.engines.installed import has_module
 from mova_runtime.engines.trt import library
-
-ADAPTER = "adapter"
 
 _ROOM = 1.1
 _LEAST_ROOM = 5 << 20
@@ -179,9 +178,10 @@ def _plugins(
     if lacking := [name for name in ("triton", "torch") if not has_module(name)]:
         raise ExportError(f"--plugins: lacks {' and '.join(lacking)}; install the extras `kernels` and `export`")
     from mova_export.kernels import plugins  # noqa: PLC0415  # needs Triton
+    from mova_export.kernels.order import PRECISIONS  # noqa: PLC0415
 
-    if precision not in plugins.PLUGIN_PRECISIONS:
-        raise ExportError(f"--plugins: kernels multiply in {', '.join(plugins.PLUGIN_PRECISIONS)}, not {precision}")
+    if precision not in PRECISIONS:
+        raise ExportError(f"--plugins: kernels multiply in {', '.join(PRECISIONS)}, not {precision}")
     for target in targets:
         plugins.plugin_target(target.capability)
     return plugins.plugin_version()

@@ -13,13 +13,12 @@ from mova_export.errors import ExportError
 from mova_kernels import variants
 from mova_kernels.variants import problems
 from mova_runtime.bundle import Bundle
-from mova_runtime.bundle.kernels import AdapterShape
+from mova_runtime.bundle.kernels import ADAPTER, AdapterShape
 from mova_runtime.bundle.manifest import Artifact, Precision
 
 Read = Callable[[], np.ndarray]
 """Reads a parameter, or makes one of others, when its turn comes."""
 
-ADAPTER = "adapter"
 _TRANSPOSED = ".T"
 
 

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mova_kernels.combine.reference import EPSILON
+from mova_kernels.variants import HEAD_DIM
 from mova_runtime.bundle.kernels import AdapterShape
-
-_HEAD_DIM = 64
 
 
 class PluginAdapter(nn.Module):
@@ -103,7 +102,7 @@ class PluginAdapter(nn.Module):
             (query, key, value, bias, row, self._of("cosine"), self._of("sine")),
             _PLUGIN,
             dtypes=(self.dtype, torch.float32),
-            shapes=((pairs, tokens, channels), (pairs, channels // _HEAD_DIM, tokens, 2)),
+            shapes=((pairs, tokens, channels), (pairs, channels // HEAD_DIM, tokens, 2)),
             version=1,
         )
         return out, moments

@@ -20,9 +20,6 @@ from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.kernels import AdapterShape
 from mova_runtime.bundle.manifest import Precision
 
-PLUGIN_PRECISIONS: tuple[Precision, ...] = ("bf16", "fp16")
-"""What the kernels multiply in."""
-
 _registered: list[tuple[AdapterShape, Precision, Target]] = []
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mova_export.modules.adapter.downsample import Downsample, Stage
 from mova_kernels import launches
+from mova_kernels.blocks import ROWS
 from mova_kernels.downsample import kernel, op, reference
-from mova_kernels.downsample.op import ROWS
 from mova_kernels.errors import KernelError
 from mova_kernels.rows import op as rows
 

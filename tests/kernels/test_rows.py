@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mova_export.modules.swiglu import SwiGlu
 from mova_kernels import launches
+from mova_kernels.blocks import ROWS
 from mova_kernels.errors import KernelError
 from mova_kernels.rows import kernel, op, reference
-from mova_kernels.rows.residual import ROWS
 
 Draw = Callable[..., Tensor]
 Same = Callable[[Tensor, Tensor], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mova_kernels.blocks import power
 from mova_kernels.checks import ACTIVATIONS, check_contiguous, check_device, check_dtype, check_shape
 from mova_kernels.combine.reference import combine_pairs
 from mova_kernels.errors import KernelError
@@ -67,7 +68,7 @@ def combine_(
         gates.shape[1],
         C=channels,
         HEADS=heads,
-        BLOCK_HEADS=1 << (heads - 1).bit_length(),
+        BLOCK_HEADS=power(heads),
         BLOCK_M=tile.m,
         BLOCK_N=tile.n,
         BLOCK_K=tile.k,

@@ -11,17 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mova_kernels.blocks import FLAT, ROWS, power
 from mova_kernels.checks import ACTIVATIONS, check_contiguous, check_device, check_dtype, check_shape
 from mova_kernels.downsample import reference
 from mova_kernels.errors import KernelError
 from mova_kernels.launches import by_kernel, launch
 from mova_kernels.launches import reference as by_reference
-
-ROWS = 4
-"""Positions of a program of `depthwise_norm`, and so of a partial sum."""
-
-FLAT_BLOCK = 1024
-"""Elements of a program that knows no rows."""
 
 EXCITE_BLOCK = 64
 """Of both axes of `excite`'s matrix."""
@@ -84,7 +79,7 @@ def depthwise_norm(x: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Te
     from mova_kernels.downsample import kernel  # noqa: PLC0415  # needs Triton
 
     out, sums = torch.empty_like(x), _sums(x)
-    constants = {"C": channels, "BLOCK_C": 1 << (channels - 1).bit_length(), "ROWS": ROWS}
+    constants = {"C": channels, "BLOCK_C": power(channels), "ROWS": ROWS}
     grid = (sums.shape[1], batch)
     launch(kernel.depthwise_norm, grid, x, weight, norm_weight, norm_bias, out, sums, side, **constants, num_warps=8)
     return out, sums
@@ -197,5 +192,5 @@ def _sums(x: Tensor) -> Tensor:
 
 
 def _launch_flat(kernel: Any, *tensors: Tensor, count: int, channels: int, more: tuple[int, ...] = ()) -> None:
-    grid = (-(-count // FLAT_BLOCK),)
-    launch(kernel, grid, *tensors, count, *more, C=channels, BLOCK=FLAT_BLOCK, num_warps=4)
+    grid = (-(-count // FLAT),)
+    launch(kernel, grid, *tensors, count, *more, C=channels, BLOCK=FLAT, num_warps=4)

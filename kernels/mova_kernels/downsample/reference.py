@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mova_kernels.rows.reference import EPSILON, chunk_sums
+from mova_kernels.combine.reference import EPSILON
+from mova_kernels.rows.reference import chunk_sums
 
 
 def average(x: Tensor, addend: Tensor, base: Tensor, dtype: torch.dtype) -> Tensor:

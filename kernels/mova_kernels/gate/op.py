@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mova_kernels.blocks import INPUTS, power
 from mova_kernels.checks import ACTIVATIONS, check_contiguous, check_device, check_dtype, check_shape
 from mova_kernels.errors import KernelError
 from mova_kernels.gate.reference import weigh_experts
 from mova_kernels.launches import by_kernel, launch, reference
-
-INPUTS = 32
-"""Inputs of the first layer that one program takes."""
 
 
 @torch.library.custom_op("mova::gate", mutates_args=())
@@ -84,8 +82,8 @@ def gate(
         HID=hidden,
         EXPERTS=experts,
         TOP_K=top_k,
-        BLOCK_H=min(_power(hidden), 1024),
-        BLOCK_E=_power(experts),
+        BLOCK_H=min(power(hidden), 1024),
+        BLOCK_E=power(experts),
         num_warps=8,
     )
     return out
@@ -142,8 +140,3 @@ def _check(
         raise KernelError(f"x: shape {list(x.shape)}, needed at least one token")
     if not 1 <= top_k <= experts:
         raise KernelError(f"top_k: {top_k}, needed 1 to {experts}, the number of experts")
-
-
-def _power(number: int) -> int:
-    """The least power of two that is not less."""
-    return 1 << (number - 1).bit_length()

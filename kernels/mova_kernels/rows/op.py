@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mova_kernels.blocks import FLAT, power
 from mova_kernels.checks import ACTIVATIONS, check_contiguous, check_device, check_dtype, check_shape
 from mova_kernels.errors import KernelError
 from mova_kernels.launches import by_kernel, launch
@@ -17,9 +18,6 @@ from mova_kernels.rows import reference
 from mova_kernels.rows.residual import embed, embed_, normalise
 
 __all__ = ["bias_act", "bias_act_", "convert", "embed", "embed_", "layer_norm", "normalise", "swiglu"]
-
-FLAT_BLOCK = 1024
-"""Elements of a program that knows no rows."""
 
 
 @torch.library.custom_op("mova::swiglu", mutates_args=())
@@ -49,7 +47,7 @@ def swiglu(hidden: Tensor, bias: Tensor, features: int) -> Tensor:
 
     padded = doubled // 2
     out = hidden.new_empty(rows, padded)
-    block = 1 << (padded - 1).bit_length()
+    block = power(padded)
     launch(kernel.swiglu, (rows,), hidden, bias, out, F=features, FP=padded, BLOCK=block, num_warps=8)
     return out
 
@@ -91,7 +89,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None 
     from mova_kernels.rows import kernel  # noqa: PLC0415  # needs Triton
 
     out = torch.empty_like(x)
-    constants = {"C": channels, "BLOCK_C": 1 << (channels - 1).bit_length()}
+    constants = {"C": channels, "BLOCK_C": power(channels)}
     flags = {"SILU": silu, "RESIDUAL": residual is not None}
     launch(kernel.layer_norm, (rows,), x, weight, bias, added, out, **constants, **flags, num_warps=4)
     return out
@@ -133,7 +131,7 @@ def convert(source: Tensor, dtype: torch.dtype) -> Tensor:
         return target.copy_(reference.convert(source, dtype))
     from mova_kernels.rows import kernel  # noqa: PLC0415  # needs Triton
 
-    block = 2 * FLAT_BLOCK
+    block = 2 * FLAT
     launch(kernel.convert, (-(-source.numel() // block),), source, target, source.numel(), BLOCK=block, num_warps=4)
     return target
 
@@ -156,6 +154,6 @@ def _bias_act(x: Tensor, bias: Tensor, out: Tensor, gelu: bool) -> None:
         return
     from mova_kernels.rows import kernel  # noqa: PLC0415  # needs Triton
 
-    grid = (-(-x.numel() // FLAT_BLOCK),)
-    constants = {"COLUMNS": columns, "BLOCK": FLAT_BLOCK, "GELU": gelu}
+    grid = (-(-x.numel() // FLAT),)
+    constants = {"COLUMNS": columns, "BLOCK": FLAT, "GELU": gelu}
     launch(kernel.bias_act, grid, x, bias, out, x.numel(), **constants, num_warps=4)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EPSILON = 1e-5
+from mova_kernels.combine.reference import EPSILON
 
 
 def standardised(x: Tensor) -> Tensor:

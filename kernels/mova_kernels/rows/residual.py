@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mova_kernels.blocks import ROWS, power
 from mova_kernels.checks import ACTIVATIONS, check_contiguous, check_device, check_dtype, check_shape
 from mova_kernels.errors import KernelError
 from mova_kernels.launches import by_kernel, launch
 from mova_kernels.launches import reference as by_reference
 from mova_kernels.rows import reference
-
-ROWS = 4
-"""Tokens of a program, and so of a partial sum."""
 
 
 @torch.library.custom_op("mova::normalise", mutates_args=())
@@ -121,7 +119,7 @@ def _launch(source: Tensor, addend: Tensor | None, x: Tensor, normal: Tensor, su
         tokens,
         1 if addend is None else addend.shape[0],
         C=channels,
-        BLOCK_C=1 << (channels - 1).bit_length(),
+        BLOCK_C=power(channels),
         ROWS=ROWS,
         ADD=addend is not None,
         SUMS=sums is not None,

@@ -17,6 +17,9 @@ from mova_runtime.errors import BundleError, EngineKeyError, IntegrityError
 if TYPE_CHECKING:
     from mova_runtime.bundle.folder import Bundle
 
+ADAPTER = "adapter"
+"""The component that kernels are for."""
+
 KERNELS = "kernels"
 WEIGHTS = "weights"
 
@@ -171,7 +174,7 @@ def records(bundle: Bundle) -> tuple[KernelSet | AdapterWeights, ...]:
 
 def is_current(bundle: Bundle, record: KernelSet | AdapterWeights) -> bool:
     """Whether a record was made for the bundle's adapter as it is now, and not before another export."""
-    adapter = bundle.manifest.components.get("adapter")
+    adapter = bundle.manifest.components.get(ADAPTER)
     if adapter is None or not fits(record.shape, bundle.manifest):
         return False
     return isinstance(record, KernelSet) or record.graph in [artifact.sha256 for artifact in adapter.artifacts]
@@ -194,7 +197,7 @@ def command(bundle: Bundle, precision: Precision, capability: str = "SM") -> str
 
 def fits(shape: AdapterShape, manifest: Manifest) -> bool:
     """Whether an adapter of these sizes can be the manifest's."""
-    vision, inputs = manifest.vision, {spec.name: spec.shape for spec in manifest.components["adapter"].inputs}
+    vision, inputs = manifest.vision, {spec.name: spec.shape for spec in manifest.components[ADAPTER].inputs}
     keys, text = inputs["keys"], inputs.get("text", ())
     return (
         (shape.blocks, shape.grid**2, shape.channels) == keys[1:]
@@ -205,7 +208,7 @@ def fits(shape: AdapterShape, manifest: Manifest) -> bool:
 
 
 def _read(kind: type[Record], bundle: Bundle, name: str, lacking: str, way: str) -> Record:
-    bundle.component("adapter")
+    bundle.component(ADAPTER)
     path = bundle.path(File(name, 0, ""))
     try:
         record = from_json(kind, json.loads(path.read_text(encoding="utf-8")), name)

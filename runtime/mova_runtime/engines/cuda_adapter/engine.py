@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mova_runtime.bundle.kernels import ADAPTER
 from mova_runtime.engines.cuda.arena import Arena
 from mova_runtime.engines.cuda.array import DeviceArray
 from mova_runtime.engines.cuda.binding import DeviceBinding
@@ -19,7 +20,7 @@ from mova_runtime.engines.cuda_adapter.inputs import check, copy_in
 from mova_runtime.engines.cuda_adapter.kernels import Kernels
 from mova_runtime.engines.cuda_adapter.layout import Layout, lay_out
 from mova_runtime.engines.cuda_adapter.libraries import Libraries
-from mova_runtime.engines.cuda_adapter.lookup import COMPONENT, Parts
+from mova_runtime.engines.cuda_adapter.lookup import Parts
 from mova_runtime.engines.cuda_adapter.products import Products
 from mova_runtime.engines.cuda_adapter.sizes import Sizes
 from mova_runtime.engines.cuda_adapter.weights import Weights
@@ -45,7 +46,7 @@ class CudaAdapterEngine:
             IntegrityError: the weights are not an adapter's.
             BackendError: CUDA or cuBLAS refuses, or there is no room.
         """
-        self.name = COMPONENT
+        self.name = ADAPTER
         self.bytes = parts.bytes
         self._arena = arena
         arena.device.make_current()

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mova_runtime.bundle.kernels import AdapterWeights, KernelSet, command, read_kernels, read_weights
+from mova_runtime.bundle.kernels import ADAPTER, AdapterWeights, KernelSet, command, read_kernels, read_weights
 from mova_runtime.bundle.manifest import Precision
 from mova_runtime.bundle.schema import to_json
 from mova_runtime.engines.cuda_adapter.libraries import driver_cuda
@@ -21,8 +21,6 @@ from mova_runtime.errors import BackendError, EngineKeyError
 
 if TYPE_CHECKING:
     from mova_runtime.bundle import Bundle
-
-COMPONENT = "adapter"
 
 NAMES = (
     "cross_attention",
@@ -75,8 +73,8 @@ def find(bundle: Bundle, component: str, precision: Precision) -> Parts:
         BundleError: the bundle lacks the component, or a file is not what its record says.
         EngineKeyError: nothing was compiled for this GPU, or not from this export; it says what does it.
     """
-    if component != COMPONENT:
-        raise BackendError(f"backend cuda has the {COMPONENT} alone, no {component!r}")
+    if component != ADAPTER:
+        raise BackendError(f"backend cuda has the {ADAPTER} alone, no {component!r}")
     found = gpu()
     if not found:
         raise BackendError("backend cuda: no NVIDIA GPU, or no driver for it")
