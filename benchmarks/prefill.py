@@ -85,7 +85,7 @@ def _pair(hidden: int, layers: int) -> tuple[Callable[[int, int], list[int]], Ca
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "llm.onnx"
         write_onnx(language_graph(exported), path)
-        engine = open_engine(path, "llm", 0, cores())
+        engine = open_engine(path, "llm", 0, cores(), prepack=True)
     file = File("none", 0, "")
     language = Language(
         file, None, file, hidden, layers, config.num_key_value_heads, config.head_dim, 4096, 4096, clean_up_spaces=False

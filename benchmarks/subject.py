@@ -17,14 +17,16 @@ from mova_export.checkpoint.load import Checkpoint
 from mova_export.demo.checkpoint import IMAGE
 from mova_export.export import export
 from mova_runtime.bundle import Bundle
-from mova_runtime.encoder import ExpertFeature, Pair
+from mova_runtime.encoder import Pair
 from mova_runtime.engines.choice import choose
 from mova_runtime.engines.host import on_host
 from mova_runtime.engines.loader import Loader
-from mova_runtime.engines.pool import EnginePool
+from mova_runtime.engines.pool import EnginePool, FeatureCache
+from mova_runtime.engines.prefetch import Prefetcher
 from mova_runtime.errors import BundleError
+from mova_runtime.features import ExpertFeature
 from mova_runtime.language.tokenizer import Tokenizer
-from mova_runtime.request import Model
+from mova_runtime.model import Model
 from mova_runtime.trace import Trace
 
 QUESTION = "Which bar of the chart is the tallest, and what is its value?"
@@ -48,13 +50,15 @@ class Subject:
             say(f"{name}: measuring the bundle that is there, {self.bundle_path}")
         else:
             tell = lambda component, *_: say(f"{name}: exporting {component}")  # noqa: E731
-            export(folder / "checkpoint", self.bundle_path, overwrite=True, starting=tell)
+            export(Checkpoint(folder / "checkpoint"), self.bundle_path, overwrite=True, starting=tell)
         torch.set_num_threads(threads)
         checkpoint = Checkpoint(folder / "checkpoint")
         bundle = Bundle.open(self.bundle_path)
         self.trace = Trace()
-        self.pool = EnginePool(bundle, Loader(bundle, (choose(bundle, "ort", "fp32"),), threads))
-        self.model = Model(bundle, self.pool)
+        loader = Loader(bundle, (choose(bundle, "ort", "fp32"),), threads)
+        self.pool = EnginePool(tuple(bundle.manifest.components), loader)
+        nothing = FeatureCache(self.pool, 0)  # a feature that was kept would not be measured
+        self.model = Model(bundle, self.pool, nothing, Prefetcher(self.pool, active=False))
         self.modules: dict[str, Any] = {component: checkpoint.load(component) for component in COMPONENTS}
         with resources.as_file(IMAGE) as image:
             self.inputs = self.model.preprocessor.decode(image)
@@ -80,12 +84,12 @@ class Subject:
         return {"ids": ids, "mask": np.ones_like(ids)}
 
     def base(self) -> np.ndarray:
-        """Base features, by the runtime."""
-        return on_host(self.model.encoder.base([self.inputs], self.trace))
+        """Base features [1, L, C], by the runtime."""
+        return on_host(self.model.encoder.base([self.inputs], self.trace)[0])[None]
 
     def text(self) -> np.ndarray:
-        """The text feature, by the runtime."""
-        return self.model.encoder.text([QUESTION], self.trace)
+        """The text feature [1, hidden], by the runtime."""
+        return on_host(self.model.encoder.text([QUESTION], self.trace)[0])[None]
 
     def pair(self, name: str) -> Pair:
         """An expert's feature, by the runtime."""

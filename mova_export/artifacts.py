@@ -32,10 +32,12 @@ class Reference:
 
     def judge(self, model: Path, precision: Precision) -> Verdict:
         """Run an ONNX file on the processor and compare."""
-        engine = ort.open_engine(model, self.component, 0)
-        verdict = judge(self.component, engine, precision, self.cases)
-        engine.close()
-        return verdict
+        packed = ort.prepacks(self.component, precision)  # as a request will run it
+        engine = ort.open_engine(model, self.component, 0, prepack=packed)
+        try:
+            return judge(self.component, engine, precision, self.cases)
+        finally:
+            engine.close()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mova_export.errors import ExportError
 from mova_runtime.bundle import MANIFEST, Manifest, sha256_of
 from mova_runtime.bundle.manifest import FORMAT, File
 from mova_runtime.bundle.schema import to_json
-from mova_runtime.engines.budget import format_size
+from mova_runtime.engines.memory import format_size
 
 _TOP_LEVEL = {MANIFEST, "components", "tokenizers", "kernels", "engines"}
 

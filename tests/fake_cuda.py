@@ -115,6 +115,12 @@ class FakeCuda:
     def cudaMemPoolTrimTo(self, pool, size):
         return (Error.cudaSuccess,)
 
+    def cudaMemGetInfo(self):
+        for stream in list(self.queues):  # what is freed on a stream is free when the stream gets there
+            if stream not in self.capturing:
+                self.cudaStreamSynchronize(stream)
+        return Error.cudaSuccess, self.room - self.used, self.room
+
     def cudaMalloc(self, size):
         with self.lock:
             if not size:

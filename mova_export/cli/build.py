@@ -11,7 +11,7 @@ from mova_export.cli.options import names
 from mova_export.engines.targets import Target, targets_for
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.engine import Flavour
-from mova_runtime.engines.budget import format_size
+from mova_runtime.engines.memory import format_size
 from mova_runtime.engines.nvidia import gpu
 from mova_runtime.engines.trt.library import FLAVOURS
 

@@ -10,7 +10,7 @@ from mova_runtime.bundle import Bundle, Manifest
 from mova_runtime.bundle.kernels import AdapterWeights, is_current, records
 from mova_runtime.bundle.manifest import Artifact, TensorSpec
 from mova_runtime.bundle.schema import to_json
-from mova_runtime.engines.budget import format_size
+from mova_runtime.engines.memory import format_size
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mova_export.cli.options import names
 from mova_export.errors import ExportError
 from mova_runtime.bundle import Bundle
-from mova_runtime.engines.budget import format_size
+from mova_runtime.engines.memory import format_size
 from mova_runtime.engines.nvidia import gpu
 
 if TYPE_CHECKING:

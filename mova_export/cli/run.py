@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import mova_runtime as mova
 from mova_export.cli.options import names
-from mova_runtime.trace import chrome_trace
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,10 +32,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--fallback", metavar="NAME,…", help="what may serve a component that the first choice can't, as in ort:fp32"
     )
-    parser.add_argument("--memory-budget", metavar="SIZE", help="bound on the engines in memory, such as 6GiB")
+    parser.add_argument("--memory-budget", metavar="SIZE", help="bound on the memory of engines and features, as 6GiB")
+    parser.add_argument("--device-memory-budget", metavar="SIZE", help="the same of the GPU's memory")
+    parser.add_argument("--no-prefetch", action="store_true", help="load each engine only when it is its turn")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of an engine (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print one JSON object: answer, tokens, routing, stats")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="write the stages for Perfetto or chrome://tracing")
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write stages, loads, evictions and cache hits for Perfetto"
+    )
     parser.set_defaults(run=run)
 
 
@@ -49,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         fallback=() if arguments.fallback is None else names("--fallback", arguments.fallback),
         memory_budget=arguments.memory_budget,
+        device_memory_budget=arguments.device_memory_budget,
+        prefetch=not arguments.no_prefetch,
         threads=arguments.threads,
     ) as runtime:
         answer = runtime.answer(
@@ -61,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         for line in summary(answer):
             print(line, file=sys.stderr)
     if arguments.trace:
-        write_trace(answer, arguments.trace)
+        write_trace(runtime.trace(), arguments.trace)
     return 0
 
 
@@ -81,17 +87,18 @@ def summary(answer: mova.Answer) -> list[str]:
         ),
         *(f"  {stage['name']:<{width}} {stage['ms']:9.1f} ms" for stage in stages),
         f"  {'in all':<{width}} {end:9.1f} ms, {len(answer.tokens)} tokens",
+        "loading: {ms:.1f} ms, of which {exposed_ms:.1f} ms were waited for".format_map(answer.stats.loading),
     ]
 
 
-def write_trace(answer: mova.Answer, path: Path) -> None:
-    """Write the answer's stages in Chrome's trace event format.
+def write_trace(trace: dict[str, Any], path: Path) -> None:
+    """Write a trace in Chrome's format.
 
     Raises:
         MovaError: the file can't be written.
     """
     try:
-        path.write_text(json.dumps(chrome_trace(answer.stats.stages)), encoding="utf-8")
+        path.write_text(json.dumps(trace), encoding="utf-8")
     except OSError as error:
         raise mova.MovaError(f"{path}: can't be written ({error.strerror})") from None
 

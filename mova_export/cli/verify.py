@@ -31,7 +31,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run it; the exit status is 1 where a component fails."""
     only = None if arguments.only is None else names("--only", arguments.only)
-    return 0 if verify_bundle(Bundle.open(arguments.bundle), arguments.backend, arguments.precision, only) else 1
+    bundle = Bundle.open(arguments.bundle, anew=True)
+    return 0 if verify_bundle(bundle, arguments.backend, arguments.precision, only) else 1
 
 
 def verify_bundle(

@@ -21,7 +21,7 @@ from mova_runtime.bundle.engine import RECORD, EngineKey, EngineRecord
 from mova_runtime.bundle.folder import ENGINES
 from mova_runtime.bundle.manifest import File
 from mova_runtime.bundle.schema import from_json, to_json
-from mova_runtime.engines.budget import format_size
+from mova_runtime.engines.memory import format_size
 from mova_runtime.errors import BundleError
 
 ENGINE = "engine.plan"

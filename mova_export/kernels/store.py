@@ -32,7 +32,7 @@ from mova_runtime.bundle.kernels import (
 )
 from mova_runtime.bundle.manifest import File, Precision
 from mova_runtime.bundle.schema import to_json
-from mova_runtime.engines.budget import format_size
+from mova_runtime.engines.memory import format_size
 
 
 class KernelStore:

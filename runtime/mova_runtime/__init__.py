@@ -8,7 +8,7 @@ with mova.open("bundle") as rt:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mova_runtime.errors import (
@@ -21,11 +21,13 @@ from mova_runtime.errors import (
     ManifestVersionError,
     MemoryBudgetError,
     MovaError,
+    OutOfMemoryError,
     ParityError,
     QuestionError,
 )
+from mova_runtime.options import FEATURE_CACHE, LEASE_SECONDS, PINNED, Options
 from mova_runtime.runtime import Runtime
-from mova_runtime.types import Answer, Routing, Served, Stats, Visual
+from mova_runtime.types import Answer, Routing, Served, Stats, Totals, Visual
 
 __all__ = [
     "Answer",
@@ -38,12 +40,14 @@ __all__ = [
     "ManifestVersionError",
     "MemoryBudgetError",
     "MovaError",
+    "OutOfMemoryError",
     "ParityError",
     "QuestionError",
     "Routing",
     "Runtime",
     "Served",
     "Stats",
+    "Totals",
     "Visual",
     "open",
 ]
@@ -55,10 +59,18 @@ def open(  # `mova.open`, as one opens a file
     backend: str = "auto",
     precision: str | None = None,
     fallback: Sequence[str] | None = (),
-    memory_budget: str | int | None = None,
     threads: int | None = None,
+    memory_budget: str | int | None = None,
+    device_memory_budget: str | int | None = None,
+    feature_cache: str | int = FEATURE_CACHE,
+    pinned: Collection[str] = PINNED,
+    lease_timeout: float | None = LEASE_SECONDS,
+    prefetch: bool = True,
+    speculate: bool = False,
+    experts_at_once: bool = False,
+    keep_compiled: bool = False,
 ) -> Runtime:
-    """Open a bundle.
+    """Open a bundle. Several threads may use the runtime at once.
 
     Args:
         path: the bundle's folder.
@@ -68,15 +80,39 @@ def open(  # `mova.open`, as one opens a file
         precision: "fp32", "fp16", "bf16", "int8" or "int4"; None is the first the bundle was exported in.
         fallback: what may serve a component that the first choice can't, in order: "ort:fp32", a backend, or a
             precision. Those that can't run here are passed over. Without it nothing falls back.
-        memory_budget: bound on the loaded engines' bytes, such as "6GiB"; the least recently used go first.
         threads: threads of each engine; None is one a physical core.
+        memory_budget: bound on what engines and cached features take of the host's memory, such as "6GiB"; where a GPU
+            shares it (Jetson), of both. None is no bound.
+        device_memory_budget: the same of the GPU's memory.
+        feature_cache: bound on the features kept for further questions about an image, such as "512MiB"; 0 keeps none.
+            With a budget it is a quarter of that at most.
+        pinned: components that are unloaded for others only where these would not fit otherwise.
+        lease_timeout: seconds that a request waits for memory that others use; None waits as long as it takes.
+        prefetch: load engines before they are needed, beside what runs first.
+        speculate: while the router decides, load the experts that were chosen most often so far, where room is free.
+        experts_at_once: run a request's experts at the same time, as far as memory allows.
+        keep_compiled: let OpenVINO keep what it compiled in the cache folder: loads are several times as fast, and take
+            as much room on the disk as the engines.
 
     Raises:
         BundleError: the folder is not a bundle, or its manifest is wrong.
         ManifestVersionError: the bundle is of a newer format.
         BackendError: a backend or precision is unknown, not installed, or can't run here.
-        MemoryBudgetError: `memory_budget` is not a size.
+        MemoryBudgetError: a budget or the cache's bound is not a size.
     """
-    return Runtime(
-        path, backend=backend, precision=precision, fallback=fallback, memory_budget=memory_budget, threads=threads
+    options = Options(
+        backend=backend,
+        precision=precision,
+        fallback=fallback,
+        threads=threads,
+        memory_budget=memory_budget,
+        device_memory_budget=device_memory_budget,
+        feature_cache=feature_cache,
+        pinned=tuple(pinned),
+        lease_timeout=lease_timeout,
+        prefetch=prefetch,
+        speculate=speculate,
+        experts_at_once=experts_at_once,
+        keep_compiled=keep_compiled,
     )
+    return Runtime(path, options)

@@ -21,6 +21,10 @@ class BackendError(MovaError):
     """The engine backend is unknown, not installed, or failed to load or run an engine."""
 
 
+class OutOfMemoryError(BackendError):
+    """Memory ran out, of the host or of the GPU, while an engine was loaded or run."""
+
+
 class EngineKeyError(BackendError):
     """A component has no built engine for this machine; the message names what differs from those there are."""
 

@@ -8,48 +8,47 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mova_runtime.bundle import Bundle, Manifest
-from mova_runtime.engines.budget import parse_size
 from mova_runtime.engines.choice import Choice, choose_in_order
+from mova_runtime.engines.limits import cache_bound, limits
 from mova_runtime.engines.loader import Loader
-from mova_runtime.engines.pool import EnginePool
-from mova_runtime.errors import ExpertError, MovaError, QuestionError
+from mova_runtime.engines.pool import EnginePool, FeatureCache
+from mova_runtime.engines.prefetch import THREAD, Prefetcher
+from mova_runtime.errors import MovaError, QuestionError
+from mova_runtime.options import Options
 from mova_runtime.routing import parse
-from mova_runtime.trace import Trace
-from mova_runtime.types import Answer, Routing, Stats, Visual
+from mova_runtime.trace import Recorder, Trace, loading
+from mova_runtime.types import Answer, Routing, Stats, Totals, Visual
 
 if TYPE_CHECKING:
     import numpy as np
 
     from mova_runtime.images import ImageSource
-    from mova_runtime.request import Model, Request
+    from mova_runtime.model import Model
+    from mova_runtime.request import Request
 
 
 class Runtime:
     """Answers questions about images from a bundle. Use it as a context manager, or close it."""
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        backend: str = "auto",
-        precision: str | None = None,
-        fallback: Sequence[str] | None = (),
-        memory_budget: str | int | None = None,
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, path: str | Path, options: Options = Options()) -> None:
         """See `mova_runtime.open`."""
         self._bundle = Bundle.open(path)
-        choices = choose_in_order(self._bundle, backend, precision, fallback)
+        choices = choose_in_order(self._bundle, options.backend, options.precision, options.fallback)
         self._choice = choices[0]
-        self._loader = Loader(self._bundle, choices, threads)
-        budget = None if memory_budget is None else parse_size(memory_budget)
-        self._pool = EnginePool(self._bundle, self._loader, budget)
+        self._loader = Loader(self._bundle, choices, options.threads, keep_compiled=options.keep_compiled)
+        bounds = limits(options.memory_budget, options.device_memory_budget)
+        components = tuple(self._bundle.manifest.components)
+        self._pool = EnginePool(components, self._loader, bounds, pinned=options.pinned, timeout=options.lease_timeout)
+        self._features = FeatureCache(self._pool, cache_bound(options.feature_cache, bounds))
+        self._prefetcher = Prefetcher(self._pool, active=options.prefetch)
+        self._options = options
+        self._recorder = Recorder()
         self._lock = threading.Lock()
         self._shared: Model | None = None
         self._closed = False
@@ -86,25 +85,29 @@ class Runtime:
             ExpertError: an expert is unknown.
             BundleError, BackendError, MemoryBudgetError: an engine can't be loaded or failed.
         """
-        *_, answer = self._speak(*self._prepare(image, question, experts, max_new_tokens))
-        assert isinstance(answer, Answer)
-        return answer
+        request, chosen, limit = self._prepare(image, question, experts, max_new_tokens)
+        for _ in request.speak(chosen, limit):
+            pass
+        said = request.said
+        return Answer(said.text, tuple(said.tokens), request.routing, self._stats(request))
 
     def stream(
         self, image: ImageSource, question: str, experts: Sequence[str] | None = None, max_new_tokens: int = 128
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Like `answer`, as pieces of text that never split a character; joined they are the answer's text.
 
-        Mistakes are raised here; engines load and run as the pieces are asked for.
+        Mistakes are raised here; engines load and run as the pieces are asked for. Between two pieces the language
+        model stays leased: read to the end, or close what this returns.
         """
-        prepared = self._prepare(image, question, experts, max_new_tokens)
-        return (piece for piece in self._speak(*prepared) if isinstance(piece, str))
+        request, chosen, limit = self._prepare(image, question, experts, max_new_tokens)
+        return request.speak(chosen, limit)
 
     def route(self, image: ImageSource, question: str) -> Routing:
         """Ask which experts suit the question; no expert is loaded. Raises like `answer`."""
-        request = self._request(image, question)
-        request.check_length(routed=True)
-        return request.route()
+        with self._request(image, question) as request:
+            request.check_length(routed=True)
+            request.expect(None, answered=False)
+            return request.route(ahead=False)
 
     def encode(self, image: ImageSource, question: str, experts: Sequence[str] | None = None) -> Visual:
         """The fused image: tokens [T, H] float32 and gates [blocks, 7]. Raises like `answer`.
@@ -112,11 +115,11 @@ class Runtime:
         `experts` as in `answer`. A question beyond the text encoder's 512 tokens counts by its beginning.
         """
         chosen = self._check_experts(experts)
-        request = self._request(image, question)
-        if chosen is None:
-            request.check_length(routed=True)
-            chosen = request.route().experts
-        return request.fuse(chosen)
+        with self._request(image, question) as request:
+            if chosen is None:
+                request.check_length(routed=True)
+            request.expect(chosen, answered=False)
+            return request.fuse(request.route().experts if chosen is None else chosen)
 
     def encode_batch(
         self, images: Sequence[ImageSource], questions: Sequence[str], experts: Sequence[Sequence[str]]
@@ -127,46 +130,56 @@ class Runtime:
             ExpertError: the three sequences differ in length, or an expert is unknown.
             And what `answer` raises.
         """
-        from mova_runtime.encoder import Pair  # noqa: PLC0415  # imports numpy
+        from mova_runtime import batch  # noqa: PLC0415  # imports numpy
 
-        if isinstance(experts, str) or not isinstance(experts, Sequence):
-            raise ExpertError(f"experts are a sequence of choices, one an image, not {experts!r}")
-        if not len(images) == len(questions) == len(experts):
-            raise ExpertError(f"{len(images)} images, {len(questions)} questions and {len(experts)} choices of experts")
-        if len(images) == 0:
-            return []
-        choices = [parse.check(names, self.manifest.vision.experts) for names in experts]
-        model, trace = self._model, Trace()
-        inputs = [model.preprocessor.decode(image) for image in images]
-        texts = [model.prompts.check(question) for question in questions]
-        pairs: list[Pair] = []
-        for expert in self.manifest.vision.experts:
-            if members := [i for i, names in enumerate(choices) if expert.name in names]:
-                features = model.encoder.expert(expert.name, [inputs[i] for i in members], trace)
-                pairs += [Pair(i, expert.name, feature) for i, feature in zip(members, features, strict=True)]
-        base, text = model.encoder.base(inputs, trace), model.encoder.text(texts, trace)
-        tokens, gates = model.encoder.fuse(base, text, pairs, trace)
-        return [Visual(tokens[i], gates[:, i]) for i in range(len(images))]
+        return batch.encode(self._model, images, questions, experts, Trace(self._recorder))
 
     def features(self, image: ImageSource, name: str) -> np.ndarray:
         """One encoder's features [n, Ce] float32; `name` is "base" or an expert's. Raises like `answer`."""
-        from mova_runtime.engines.host import on_host  # noqa: PLC0415  # imports numpy
+        import numpy as np  # noqa: PLC0415  # slow to import
 
-        model, trace = self._model, Trace()
+        from mova_runtime.engines.host import on_host  # noqa: PLC0415
+
+        model, trace = self._model, Trace(self._recorder)
         if name != "base":
             parse.check((name,), self.manifest.vision.experts)
         inputs = model.preprocessor.decode(image)
         if name == "base":
-            return on_host(model.encoder.base([inputs], trace)[0])
-        return on_host(model.encoder.expert(name, [inputs], trace)[0].features)
+            found = model.encoder.base([inputs], trace)[0]
+        else:
+            found = model.encoder.expert(name, [inputs], trace)[0].features
+        return np.array(on_host(found))  # the caller's own: the other one is kept
 
     def preprocess(self, image: ImageSource) -> dict[str, np.ndarray]:
         """The four inputs of the graphs: "clip", "dinov2", "high", "flattened"; float32, without a batch axis."""
         return {str(name): array for name, array in self._model.preprocessor(image).items()}
 
+    def stats(self) -> Totals:
+        """What the runtime has done since it was opened, and what is in memory now."""
+        features = self._features
+        return Totals(
+            pool=self._pool.totals(),
+            cache={"hits": features.hits, "misses": features.misses, "bytes": features.bytes},
+            served=dict(self._loader.served),
+        )
+
+    def trace(self) -> dict[str, Any]:
+        """The latest events of all requests in Chrome's format, which Perfetto opens; write it as JSON."""
+        return self._recorder.chrome()
+
+    def set_memory_budget(self, host: str | int | None, device: str | int | None = None) -> None:
+        """Change the bounds that `open` was given; what they don't leave room for goes now, or when it comes back.
+
+        Raises:
+            MemoryBudgetError: one is not a size.
+        """
+        self._pool.resize(limits(host, device), Trace(self._recorder))
+
     def close(self) -> None:
         """Unload every engine. The runtime can't be used afterwards."""
         self._closed = True
+        self._prefetcher.close()
+        self._features.clear()
         self._pool.close()
 
     def __enter__(self) -> Runtime:
@@ -192,29 +205,19 @@ class Runtime:
         request.check_length(routed=chosen is None)
         return request, chosen, limit
 
-    def _speak(self, request: Request, chosen: tuple[str, ...] | None, limit: int) -> Iterator[str | Answer]:
-        """Pieces of text, then the answer."""
-        from mova_runtime.request import Generated  # noqa: PLC0415  # imports numpy
-
-        routing = request.route() if chosen is None else Routing(chosen, "", ())
-        visual = request.fuse(routing.experts)
-        said = Generated([])
-        yield from request.answer(visual, limit, said)
-        yield Answer(
-            text=said.text,
-            tokens=tuple(said.tokens),
-            routing=routing,
-            stats=Stats(
-                backend=self._choice.backend,
-                precision=self._choice.precision,
-                why=self._choice.why,
-                served=dict(self._loader.served),
-                stages=request.trace.stages(),
-                engines_loaded=self._pool.loaded,
-                cache={"hits": request.hits, "misses": request.misses},
-                prompt_tokens=request.prompt_tokens,
-                finish=said.finish,
-            ),
+    def _stats(self, request: Request) -> Stats:
+        stages = request.trace.stages()
+        return Stats(
+            backend=self._choice.backend,
+            precision=self._choice.precision,
+            why=self._choice.why,
+            served=dict(self._loader.served),
+            stages=stages,
+            engines_loaded=self._pool.loaded,
+            cache=request.cache,
+            loading=loading(stages, THREAD),
+            prompt_tokens=request.prompt_tokens,
+            finish=request.said.finish,
         )
 
     def _request(self, image: ImageSource, question: str) -> Request:
@@ -222,18 +225,26 @@ class Runtime:
 
         model = self._model
         question = model.prompts.check(question)
-        return Request(model, model.preprocessor.decode(image), question)
+        return Request(model, model.preprocessor.decode(image), question, Trace(self._recorder))
 
     def _check_experts(self, experts: Sequence[str] | None) -> tuple[str, ...] | None:
         return None if experts is None else parse.check(experts, self.manifest.vision.experts)
 
     @property
     def _model(self) -> Model:
-        from mova_runtime.request import Model  # noqa: PLC0415  # imports numpy
+        from mova_runtime.model import Model  # noqa: PLC0415  # imports numpy
 
         if self._closed:
             raise MovaError("the runtime is closed")
         with self._lock:
             if self._shared is None:
-                self._shared = Model(self._bundle, self._pool)
+                self._shared = Model(
+                    self._bundle,
+                    self._pool,
+                    self._features,
+                    self._prefetcher,
+                    self._loader.served,
+                    speculates=self._options.speculate,
+                    experts_at_once=self._options.experts_at_once,
+                )
         return self._shared

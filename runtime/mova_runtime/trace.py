@@ -1,52 +1,137 @@
-"""What a request spent its time on: every step is a named stage."""
+"""What happened and when: every step of a request is a named stage, every eviction and cache hit a mark.
+
+It is always on, so it is cheap: a stage is two readings of the clock and one entry in a list.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+KEPT_EVENTS = 100_000
+"""Of a runtime; older ones are forgotten."""
+
 
 @dataclass(frozen=True)
-class Stage:
-    """A step: seconds since the trace began, and seconds it took."""
+class Event:
+    """Something that happened.
+
+    start: of the clock, in seconds; seconds: how long it took, None for a mark; thread: the name of the thread it
+    happened in; facts: about it, such as `bytes`.
+    """
 
     name: str
     start: float
-    seconds: float
+    seconds: float | None
+    thread: str
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Trace:
-    """The stages of one request, in the order they ended."""
+class Recorder:
+    """The latest events of a runtime, of all requests and threads."""
 
     def __init__(self) -> None:
         self._begin = perf_counter()
-        self._stages: list[Stage] = []
+        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+
+    def add(self, event: Event) -> None:
+        """Keep an event."""
+        self._events.append(event)  # atomic: several threads record at once
+
+    def chrome(self) -> dict[str, Any]:
+        """The events in Chrome's format; see `chrome_trace`."""
+        return chrome_trace(self._events.copy(), self._begin)
+
+
+class Trace:
+    """The events of one request, which may come from several threads."""
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        """`recorder` gets them too."""
+        self._begin = perf_counter()
+        self._recorder = recorder
+        self._events: list[Event] = []
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what is inside, also when it fails."""
+    def stage(self, name: str, **facts: Any) -> Iterator[dict[str, Any]]:
+        """Time what is inside, also when it fails; more facts can be added to what it yields."""
         start = perf_counter()
         try:
-            yield
+            yield facts
         finally:
-            seconds = perf_counter() - start
-            self._stages.append(Stage(name, start - self._begin, seconds))
+            self._add(Event(name, start, perf_counter() - start, threading.current_thread().name, facts))
+
+    def mark(self, name: str, **facts: Any) -> None:
+        """Note that something happened now."""
+        self._add(Event(name, perf_counter(), None, threading.current_thread().name, facts))
+
+    def count(self, name: str) -> int:
+        """Events of a name so far."""
+        return sum(event.name == name for event in tuple(self._events))
 
     def stages(self) -> tuple[dict[str, Any], ...]:
-        """Every stage's `name`, `start_ms` and `ms`, by start."""
-        ordered = sorted(self._stages, key=lambda stage: stage.start)
+        """Every stage's `name`, `start_ms` from the request's begin, `ms`, `thread` and its facts, by start."""
+        stages = [(event, event.seconds) for event in tuple(self._events) if event.seconds is not None]
         return tuple(
-            {"name": s.name, "start_ms": round(s.start * 1e3, 3), "ms": round(s.seconds * 1e3, 3)} for s in ordered
+            {
+                "name": event.name,
+                "start_ms": round((event.start - self._begin) * 1e3, 3),
+                "ms": round(seconds * 1e3, 3),
+                "thread": event.thread,
+                **event.facts,
+            }
+            for event, seconds in sorted(stages, key=lambda pair: pair[0].start)
         )
 
+    def _add(self, event: Event) -> None:
+        self._events.append(event)
+        if self._recorder:
+            self._recorder.add(event)
 
-def chrome_trace(stages: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """Stages in Chrome's trace event format, which Perfetto and chrome://tracing open; times in microseconds."""
-    events = [
-        {"name": s["name"], "ph": "X", "ts": s["start_ms"] * 1e3, "dur": s["ms"] * 1e3, "pid": 1, "tid": 1}
-        for s in stages
+
+def loading(stages: Iterable[dict[str, Any]], background: str) -> dict[str, float]:
+    """Milliseconds that loading took in all, and of these, how many the request waited for and how many it did not.
+
+    Args:
+        stages: of a request.
+        background: how names of threads begin that load ahead of requests.
+    """
+    loads = waits = ahead = 0.0
+    for stage in stages:
+        what, _, component = stage["name"].partition(" ")
+        if what in ("load", "check"):
+            loads += stage["ms"]
+            ahead += stage["ms"] if stage["thread"].startswith(background) else 0.0
+        elif what == "wait" and component != "for room":
+            waits += stage["ms"]
+    exposed = loads - ahead + waits
+    return {"ms": round(loads, 3), "exposed_ms": round(exposed, 3), "hidden_ms": round(max(ahead - waits, 0.0), 3)}
+
+
+def chrome_trace(events: Iterable[Event], begin: float) -> dict[str, Any]:
+    """Events in Chrome's trace event format, which Perfetto and chrome://tracing open.
+
+    Args:
+        events: stages become complete events ("X"), marks instants ("i") of their thread.
+        begin: of the clock, in seconds; times are microseconds since then.
+
+    Source: "Trace Event Format", the Chromium project.
+    """
+    process, threads = os.getpid(), dict[str, int]()
+    written: list[dict[str, Any]] = []
+    for event in sorted(events, key=lambda event: event.start):
+        thread = threads.setdefault(event.thread, len(threads) + 1)
+        shape = {"ph": "i", "s": "t"} if event.seconds is None else {"ph": "X", "dur": round(event.seconds * 1e6, 3)}
+        when = round((event.start - begin) * 1e6, 3)
+        written.append({"name": event.name, **shape, "ts": when, "pid": process, "tid": thread, "args": event.facts})
+    names = [
+        {"name": "thread_name", "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
+        for name, thread in threads.items()
     ]
-    return {"traceEvents": events, "displayTimeUnit": "ms"}
+    return {"traceEvents": names + written, "displayTimeUnit": "ms"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from mova_runtime.engines.pool import PoolTotals
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ class Stats:
     """What a request did.
 
     backend, precision: what was chosen to run, and `why`; served: by component, what did run it, such as "ort:fp32",
-    and why those listed before it did not; stages: one entry a stage, with `name`, `ms` and `start_ms` from the
-    request's start; engines_loaded: names of the engines in memory afterwards; cache: features computed (`misses`) and
-    used again (`hits`) by this request; finish: "stop" (the model ended), "length" (max_new_tokens) or "context" (no
-    room left).
+    and why those listed before it did not; stages: one entry a stage, with `name`, `ms`, `start_ms` from the request's
+    start, and `thread`; engines_loaded: names of the engines in memory afterwards; cache: features this request
+    computed (`misses`) and found in the cache (`hits`); loading: milliseconds that loading engines took (`ms`), those
+    that the request waited for it (`exposed_ms`) and those it did not (`hidden_ms`); finish: "stop" (the model ended),
+    "length" (max_new_tokens) or "context" (no room left).
     """
 
     backend: str
@@ -60,6 +63,7 @@ class Stats:
     stages: tuple[dict[str, Any], ...]
     engines_loaded: tuple[str, ...]
     cache: dict[str, int]
+    loading: dict[str, float]
     prompt_tokens: int
     finish: str
 
@@ -94,7 +98,25 @@ class Answer:
                 "stages": list(self.stats.stages),
                 "engines_loaded": list(self.stats.engines_loaded),
                 "cache": self.stats.cache,
+                "loading": self.stats.loading,
                 "prompt_tokens": self.stats.prompt_tokens,
                 "finish": self.stats.finish,
             },
         }
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a runtime has done since it was opened.
+
+    pool: loads, evictions, waits, and what is in memory now; cache: features found (`hits`) and computed (`misses`) by
+    all requests, and the `bytes` kept; served: by component, what it was loaded with.
+    """
+
+    pool: PoolTotals
+    cache: dict[str, int]
+    served: dict[str, Served]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)

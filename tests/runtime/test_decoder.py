@@ -58,14 +58,18 @@ class ArithmeticBinding:
     def get(self, output):
         return self.outputs[output]
 
+    def close(self):
+        self.engine.open -= 1
+
 
 class ArithmeticEngine:
-    name, bytes = "llm", 1
+    name = "llm"
 
     def __init__(self):
-        self.runs = []
+        self.runs, self.open = [], 0
 
     def bind(self):
+        self.open += 1
         return ArithmeticBinding(self)
 
 
@@ -158,6 +162,15 @@ def test_one_answer_leaves_nothing_to_the_next():
     decoder = Decoder(engine, EMBEDDINGS, LANGUAGE)
     first = list(decoder.generate(PROMPT, VISUAL, 6, NEVER))
     assert list(decoder.generate(PROMPT, VISUAL, 6, NEVER)) == first
+
+
+def test_an_answer_that_is_given_up_lets_go_of_its_binding():
+    engine = ArithmeticEngine()
+    answer = Decoder(engine, EMBEDDINGS, LANGUAGE).generate(PROMPT, VISUAL, 6, NEVER)
+    next(answer)
+    assert engine.open == 1
+    answer.close()
+    assert engine.open == 0
 
 
 def test_two_answers_interleaved():

@@ -1,10 +1,14 @@
 """A damaged file is noticed when its component is first loaded, and a sound component beside it still works."""
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 
 import mova_runtime as mova
 from bundle_copy import copy_bundle, read_manifest, rewrite
-from mova_runtime.bundle import Bundle
+from mova_runtime.bundle import Bundle, checked, folder
 from reference_data import IMAGES
 
 CHART = IMAGES / "chart.png"
@@ -48,13 +52,13 @@ def test_another_size(copied, change):
     data = file.read_bytes()
     rewrite(file, change(data))
     with mova.open(copied) as rt, pytest.raises(mova.IntegrityError, match=f"the manifest says {len(data)}"):
-        rt.encode(CHART, "Why?", experts=())
+        rt.encode(CHART, "Why?", experts=("sam",))
 
 
 def test_a_missing_file(copied):
     artifact_file(copied, "text", ".onnx").unlink()
     with mova.open(copied) as rt, pytest.raises(mova.IntegrityError, match="can't be read"):
-        rt.encode(CHART, "Why?", experts=())
+        rt.encode(CHART, "Why?", experts=("sam",))
 
 
 def test_a_folder_in_place_of_a_file(copied):
@@ -62,7 +66,7 @@ def test_a_folder_in_place_of_a_file(copied):
     file.unlink()
     file.mkdir()
     with mova.open(copied) as rt, pytest.raises(mova.IntegrityError):
-        rt.encode(CHART, "Why?", experts=())
+        rt.encode(CHART, "Why?", experts=("sam",))
 
 
 @pytest.mark.parametrize("name", ["text", "language"])
@@ -111,6 +115,81 @@ def test_verify_of_all_looks_at_what_is_no_engine_too(copied, mova_command, path
     assert done.status == 2
     assert len(done.error_lines) == 1
     assert path in done.error_lines[0]
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The names of files that were hashed; what was just written counts as settled."""
+    names, hash_it = [], folder.sha256_of
+    monkeypatch.setattr(folder, "sha256_of", lambda path: names.append(path.name) or hash_it(path))
+    monkeypatch.setattr(checked, "SETTLED", 0.0)
+    return names
+
+
+@pytest.fixture
+def tokenizer(copied):
+    """A file that is no link: a link made elsewhere changes the times of what it is a link to."""
+    file = copied / "tokenizers" / "text.json"
+    rewrite(file, file.read_bytes())
+    time.sleep(0.02)
+    return file
+
+
+def look(copied, **how):
+    opened = Bundle.open(copied, **how)
+    return opened.checked_path(opened.manifest.text.tokenizer)
+
+
+def test_a_machine_hashes_a_file_once(copied, tokenizer, hashed):
+    for _ in range(3):
+        assert look(copied) == tokenizer
+    assert hashed == ["text.json"]
+    look(copied, anew=True)
+    assert hashed == ["text.json"] * 2
+
+
+def test_other_bytes_with_the_old_times_are_noticed(copied, tokenizer, hashed):
+    look(copied)
+    before = tokenizer.stat()
+    with tokenizer.open("r+b") as file:
+        file.write(flip(tokenizer.read_bytes(), 100))
+    os.utime(tokenizer, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (tokenizer.stat().st_mtime_ns, tokenizer.stat().st_size) == (before.st_mtime_ns, before.st_size)
+    for _ in range(2):
+        with pytest.raises(mova.IntegrityError, match="sha256 differs"):
+            look(copied)
+
+
+def test_what_is_young_is_not_remembered(copied, tokenizer, hashed, monkeypatch):
+    """Its times go in steps, and would not show a change within one."""
+    monkeypatch.setattr(checked, "SETTLED", 60.0)
+    look(copied)
+    look(copied)
+    assert hashed == ["text.json"] * 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"null", b"\xff"])
+def test_a_damaged_memory_of_hashes_is_none(copied, tokenizer, hashed, damage):
+    look(copied)
+    for record in (Path(os.environ["MOVA_CACHE"]) / "checked").iterdir():
+        record.write_bytes(damage)
+    look(copied)
+    assert hashed == ["text.json"] * 2
+
+
+def test_hashes_that_cannot_be_kept(copied, tokenizer, hashed, monkeypatch, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv("MOVA_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert look(copied) == tokenizer
+    assert hashed == ["text.json"] * 2
+
+
+def test_verify_hashes_anew(copied, tokenizer, hashed, mova_command):
+    look(copied)
+    hashed.clear()
+    assert mova_command("verify", copied).status == 0
+    assert "text.json" in hashed
 
 
 def test_a_file_that_changes_after_it_was_checked_is_checked_again(copied):

@@ -157,10 +157,11 @@ def test_the_tokenizers_special_text_of_a_sentencepiece_model(tmp_path):
 class RecordingPool:
     """Hands out one engine, which keeps what it is given."""
 
-    def __init__(self):
-        self.inputs = None
+    def __init__(self, asked):
+        self.asked, self.inputs = asked, None
 
-    def lease(self, component, trace):
+    def lease(self, component, trace, runs):
+        assert runs == len(self.asked)
         import contextlib
 
         return contextlib.nullcontext(self)
@@ -172,12 +173,20 @@ class RecordingPool:
         return {"text": np.zeros((len(inputs["ids"]), 8), np.float32)}
 
 
+class Forgetful:
+    def get(self, key):
+        return None
+
+    def put(self, key, value, size, seconds, *, name, trace):
+        assert name == "text"
+
+
 def text_inputs(opened, questions):
     from mova_runtime.encoder import Encoder
     from mova_runtime.trace import Trace
 
-    pool = RecordingPool()
-    Encoder(opened, pool).text(questions, Trace())
+    pool = RecordingPool(questions)
+    Encoder(opened, pool, Forgetful()).text(questions, Trace())
     return pool.inputs["ids"], pool.inputs["mask"]
 
 
@@ -207,8 +216,8 @@ def test_a_special_token_that_only_lower_casing_makes(opened, tmp_path, monkeypa
     from mova_runtime.trace import Trace
 
     write_byte_level(tmp_path / "t.json", special=["<sep>"])
-    pool = RecordingPool()
-    encoder = Encoder(opened, pool)
+    pool = RecordingPool(["one"])
+    encoder = Encoder(opened, pool, Forgetful())
     monkeypatch.setattr(encoder, "_tokenizer", Tokenizer(tmp_path / "t.json"))
     encoder.text(["a <SEP> b"], Trace())
     assert (pool.inputs["ids"] < 256).all()

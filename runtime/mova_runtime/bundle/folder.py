@@ -8,6 +8,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from mova_runtime.bundle import checked
 from mova_runtime.bundle.check import check
 from mova_runtime.bundle.manifest import FORMAT, VERSION, Artifact, Component, File, Manifest, Precision
 from mova_runtime.bundle.schema import from_json
@@ -33,14 +34,20 @@ def sha256_of(path: Path) -> str:
 class Bundle:
     """An opened bundle. Opening reads the manifest alone; a file's bytes are checked when it is first needed."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
+    def __init__(self, root: Path, manifest: Manifest, *, anew: bool = False) -> None:
+        """`anew`: see `open`."""
         self.root = root
         self.manifest = manifest
-        self._checked: set[tuple[str, str, int]] = set()
+        self._anew = anew
+        self._checked: set[checked.Seen] = set()
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, *, anew: bool = False) -> Bundle:
         """Read and validate `path`/manifest.json.
+
+        Args:
+            path: the folder.
+            anew: check files whatever was found on this machine before.
 
         Raises:
             BundleError: no such folder, no manifest, not JSON, a field missing or wrong, a path outside the bundle.
@@ -61,7 +68,7 @@ class Bundle:
         except OSError as error:
             raise BundleError(f"{file}: can't be read ({error.strerror})") from None
         _check_version(data, file)
-        bundle = cls(root, from_json(Manifest, data, MANIFEST))
+        bundle = cls(root, from_json(Manifest, data, MANIFEST), anew=anew)
         check(bundle.manifest)
         for member in bundle.files():
             bundle.path(member)
@@ -95,27 +102,33 @@ class Bundle:
         return absolute
 
     def checked_path(self, file: File) -> Path:
-        """Like `path`, after the file's size and sha256 were found to be what is said of them (once, until it changes).
+        """Like `path`, after the file's size and sha256 were found to be what is said of them.
+
+        Found once, on this machine: it is looked at again when it has changed since, by its size and times.
 
         Raises:
             IntegrityError: the file is missing or has other bytes.
         """
         path = self.path(file)
         try:
-            found = path.stat()
-            known = (file.path, file.sha256, found.st_mtime_ns)
-            if known in self._checked:
+            seen = checked.Seen.now(path, file.sha256)
+            if seen in self._checked:
                 return path
-            size = found.st_size
-            if size != file.bytes:
+            if seen.bytes != file.bytes:
                 raise IntegrityError(
-                    f"{path}: {size} bytes, the manifest says {file.bytes}; copy or export the bundle again"
+                    f"{path}: {seen.bytes} bytes, the manifest says {file.bytes}; copy or export the bundle again"
                 )
-            if sha256_of(path) != file.sha256:
-                raise IntegrityError(f"{path}: its sha256 differs from the manifest's; copy or export the bundle again")
+            if self._anew or not checked.recall(seen):
+                settled = seen.settled  # asked before it is read
+                if sha256_of(path) != file.sha256:
+                    raise IntegrityError(
+                        f"{path}: its sha256 differs from the manifest's; copy or export the bundle again"
+                    )
+                if settled:
+                    checked.remember(seen)
         except OSError as error:
             raise IntegrityError(f"{path}: can't be read ({error.strerror})") from None
-        self._checked.add(known)
+        self._checked.add(seen)
         return path
 
     def component(self, name: str) -> Component:

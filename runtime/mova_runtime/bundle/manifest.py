@@ -21,6 +21,9 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+LANGUAGE_MODEL = "llm"
+"""The component that decodes."""
+
 
 @dataclass(frozen=True)
 class File:

@@ -20,8 +20,14 @@ def check_threads(threads: int | None) -> None:
         raise BackendError(f"threads must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")
 
 
-def make(choice: Choice, threads: int | None = None) -> Backend:
+def make(choice: Choice, threads: int | None = None, *, keep_compiled: bool = False) -> Backend:
     """The backend of a choice.
+
+    Args:
+        choice: which, and in which precision.
+        threads: of each engine; None is one a physical core.
+        keep_compiled: OpenVINO keeps what it compiled on disk, as large as the weights or nearly, and loads that the
+            next time, in a third of the time.
 
     Raises:
         BackendError: its library is installed but can't be imported, or the device does not run the precision.
@@ -33,7 +39,7 @@ def make(choice: Choice, threads: int | None = None) -> Backend:
     if choice.backend == "openvino":
         from mova_runtime.engines.ov import OpenVinoBackend  # noqa: PLC0415
 
-        return OpenVinoBackend(choice.precision, threads)
+        return OpenVinoBackend(choice.precision, threads, keep_compiled=keep_compiled)
     if choice.backend == "cuda":
         from mova_runtime.engines.cuda_adapter.backend import CudaAdapterBackend  # noqa: PLC0415
 

@@ -12,17 +12,21 @@ if TYPE_CHECKING:
 
 _VERSION_FILE = Path("/proc/driver/nvidia/version")
 
-_MAJOR, _MINOR = 75, 76
-"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR, and CU_DEVICE_ATTRIBUTE_INTEGRATED."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Its name, its compute capability such as "sm_87", and its driver such as "580.65.06, CUDA 13.0"."""
+    """Its name, its compute capability such as "sm_87", and its driver such as "580.65.06, CUDA 13.0".
+
+    shares_memory: it has none of its own, but the host's, as in a Jetson.
+    """
 
     name: str
     capability: str
     driver: str
+    shares_memory: bool = False
 
 
 @cache
@@ -44,7 +48,12 @@ def gpu() -> Gpu | None:
     major, minor = (_attribute(driver, attribute, device) for attribute in (_MAJOR, _MINOR))
     release = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
     module = _module_version()
-    return Gpu(name.value.decode(errors="replace"), f"sm_{major}{minor}", f"{module}, {release}" if module else release)
+    return Gpu(
+        name.value.decode(errors="replace"),
+        f"sm_{major}{minor}",
+        f"{module}, {release}" if module else release,
+        bool(_attribute(driver, _INTEGRATED, device)),
+    )
 
 
 def _module_version() -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,16 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mova_runtime.bundle.manifest import Artifact, Precision
+from mova_runtime.cache_folder import cache_folder
+from mova_runtime.engines.failure import failure
 from mova_runtime.engines.host import arrays
 from mova_runtime.engines.installed import version
 from mova_runtime.engines.machine import identity_of
+from mova_runtime.engines.memory import Memory, Need
+from mova_runtime.engines.needs.guess import working
+from mova_runtime.engines.pages import ready
 from mova_runtime.engines.protocol import Inputs
+from mova_runtime.engines.release import release
 from mova_runtime.errors import BackendError
 
 if TYPE_CHECKING:
     from mova_runtime.bundle import Bundle
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+_RESIDENT, _LOADING = 2.3, 1.8
+"""Memory beside a file's bytes, the mapped file included: measured on DINOv2-giant in bfloat16, of a float32 file."""
 
 
 class OpenVinoBackend:
@@ -30,10 +43,11 @@ class OpenVinoBackend:
 
     name = "openvino"
 
-    def __init__(self, precision: Precision, threads: int | None = None) -> None:
-        """`threads` of one engine; None leaves it to OpenVINO: one a physical core."""
+    def __init__(self, precision: Precision, threads: int | None = None, *, keep_compiled: bool = False) -> None:
+        """`threads` of one engine; None leaves it to OpenVINO: one a physical core. `keep_compiled`: see `make`."""
         self.precision: Precision = precision
         self._threads = threads
+        self._keep_compiled = keep_compiled
 
     def identity(self, bundle: Bundle, component: str) -> dict[str, str]:
         """See `Backend.identity`."""
@@ -45,64 +59,107 @@ class OpenVinoBackend:
             **identity_of("cpu"),
         }
 
-    def size(self, bundle: Bundle, component: str) -> int:
-        """See `Backend.size`."""
-        return self._artifact(bundle, component).bytes
+    def need(self, bundle: Bundle, component: str) -> Need:
+        """See `Backend.need`."""
+        size = self._artifact(bundle, component).bytes
+        run = working(bundle, component, size)
+        return Need(Memory(int(_RESIDENT * size)), Memory(run), Memory(int(_LOADING * size)))
+
+    def start(self) -> None:
+        """See `Backend.start`."""
+        _core().get_property("CPU", "FULL_DEVICE_NAME")  # which loads the plugin
 
     def load(self, bundle: Bundle, component: str) -> OpenVinoEngine:
         """See `Backend.load`."""
         artifact = self._artifact(bundle, component)
-        model, *_ = [bundle.checked_path(file) for file in artifact.files]
-        return open_engine(model, component, artifact.bytes, self.precision, self._threads)
+        model, *_ = ready(bundle, artifact.files)
+        kept = self._folder(bundle, component) if self._keep_compiled else None
+        return open_engine(model, component, artifact.bytes, self.precision, self._threads, kept)
+
+    def _folder(self, bundle: Bundle, component: str) -> Path:
+        """Where the compiled component is kept: OpenVINO looks at the graph's age, and not at its weights'."""
+        told = json.dumps({**self.identity(bundle, component), "threads": str(self._threads)}, sort_keys=True)
+        return cache_folder() / "openvino" / hashlib.sha256(told.encode()).hexdigest()[:32]
 
     def _artifact(self, bundle: Bundle, component: str) -> Artifact:
         source: Precision = "fp32" if bundle.has(component, "fp32") else self.precision
         return bundle.artifact(component, source)
 
 
-def open_engine(model: Path, name: str, size: int, precision: Precision, threads: int | None = None) -> OpenVinoEngine:
+def open_engine(
+    model: Path, name: str, size: int, precision: Precision, threads: int | None = None, kept: Path | None = None
+) -> OpenVinoEngine:
     """An engine of an ONNX file whose bytes are known to be right.
 
+    Args:
+        model: the file.
+        name: of the component, for messages.
+        size: bytes of its files.
+        precision: to compute in.
+        threads: None leaves it to OpenVINO: one a physical core.
+        kept: folder of what was compiled of this very file, with these options; None compiles anew.
+
     Raises:
+        OutOfMemoryError: there is no room for it.
         BackendError: OpenVINO can't be imported, or can't load it.
     """
-    try:
-        import openvino  # noqa: PLC0415  # its absence or a broken install is told as a backend's error
-    except ImportError as error:
-        raise BackendError(f"openvino is installed but can't be imported ({_line(error)})") from error
-    options = {
+    options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads or 0,
     }
+    core = _core()
+    if kept:
+        # Optimised for speed, what is kept is as large as the weights; else it is small, and hardly faster than none.
+        cached = {**options, "CACHE_DIR": str(kept), "CACHE_MODE": "OPTIMIZE_SPEED"}
+        with contextlib.suppress(Exception):  # a folder that can't be written, or what is in it: compiled then
+            return OpenVinoEngine(core.compile_model(str(model), "CPU", cached), name)
     try:
-        compiled = openvino.Core().compile_model(str(model), "CPU", options)
+        compiled = core.compile_model(str(model), "CPU", options)
     except Exception as error:  # its exceptions share no base but Exception
-        raise BackendError(f"openvino: can't load {name!r}: {_line(error)}") from error
-    return OpenVinoEngine(compiled, name, size)
+        raise failure(f"openvino: can't load {name!r}", error) from error
+    return OpenVinoEngine(compiled, name)
+
+
+def _core() -> Any:
+    """OpenVINO.
+
+    Raises:
+        BackendError: it can't be imported, or does not start.
+    """
+    try:
+        import openvino  # noqa: PLC0415  # its absence or a broken install is told as a backend's error
+    except ImportError as error:
+        raise BackendError(f"openvino is installed but can't be imported ({error})") from error
+    try:
+        return openvino.Core()
+    except Exception as error:  # its exceptions share no base but Exception
+        raise failure("openvino does not start", error) from error
 
 
 class OpenVinoEngine:
     """A compiled model."""
 
-    def __init__(self, compiled: Any, name: str, size: int) -> None:
+    def __init__(self, compiled: Any, name: str) -> None:
         self.name = name
-        self.bytes = size
+        self.least = Memory()
         self._compiled = compiled
+        self._bindings: weakref.WeakSet[OpenVinoBinding] = weakref.WeakSet()
         self._inputs = [given.names for given in compiled.inputs]  # a value passed through has several
         self._outputs = [output.any_name for output in compiled.outputs]
 
     def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """See `Engine.run`."""
+        compiled = _opened(self.name, self._compiled)
         if any(names.isdisjoint(inputs) for names in self._inputs):  # OpenVINO would read whatever memory is there
             raise BackendError(f"openvino: {self.name!r} failed: an input is missing, given were {', '.join(inputs)}")
         try:
-            request = self._compiled.create_infer_request()  # one a run: several threads may run at once
+            request = compiled.create_infer_request()  # one a run: several threads may run at once
             request.infer(arrays(inputs), share_inputs=True)
             # The arrays are the request's memory, and keep it alive.
             return {name: np.array(request.get_tensor(name).data, copy=True) for name in outputs or self._outputs}
         except Exception as error:
-            raise BackendError(f"openvino: {self.name!r} failed: {_line(error)}") from error
+            raise failure(f"openvino: {self.name!r} failed", error) from error
 
     def keep(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """See `Engine.keep`."""
@@ -110,11 +167,18 @@ class OpenVinoEngine:
 
     def bind(self) -> OpenVinoBinding:
         """See `Engine.bind`."""
-        return OpenVinoBinding(self._compiled, self.name)
+        binding = OpenVinoBinding(_opened(self.name, self._compiled), self.name)
+        self._bindings.add(binding)
+        return binding
 
     def close(self) -> None:
         """See `Engine.close`."""
+        if self._compiled is None:
+            return
         self._compiled = None
+        for binding in tuple(self._bindings):
+            binding.close()
+        release()
 
 
 class OpenVinoBinding:
@@ -125,7 +189,8 @@ class OpenVinoBinding:
 
         self._tensor = openvino.Tensor
         self._name = name
-        self._next, self._last = compiled.create_infer_request(), compiled.create_infer_request()
+        self._next: Any = compiled.create_infer_request()
+        self._last: Any = compiled.create_infer_request()
         self._held: dict[str, np.ndarray] = {}
 
     def set(self, name: str, array: np.ndarray) -> None:
@@ -139,10 +204,11 @@ class OpenVinoBinding:
 
     def run(self) -> None:
         """See `Binding.run`."""
+        request = _opened(self._name, self._next)
         try:
-            self._next.infer(share_inputs=True)
+            request.infer(share_inputs=True)
         except Exception as error:
-            raise BackendError(f"openvino: {self._name!r} failed: {_line(error)}") from error
+            raise failure(f"openvino: {self._name!r} failed", error) from error
         self._next, self._last = self._last, self._next
 
     def get(self, output: str) -> np.ndarray:
@@ -150,6 +216,18 @@ class OpenVinoBinding:
         array: np.ndarray = self._last.get_tensor(output).data
         return array
 
+    def close(self) -> None:
+        """See `Binding.close`."""
+        self._next = self._last = None
+        self._held.clear()
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+
+def _opened(name: str, there: Any) -> Any:
+    """What a closed engine has let go of.
+
+    Raises:
+        BackendError: it was closed.
+    """
+    if there is None:
+        raise BackendError(f"openvino: {name!r} failed: it was closed")
+    return there

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mova_runtime.bundle import Bundle
+    from mova_runtime.engines.memory import Memory, Need
 
 
 class DeviceArray(Protocol):
@@ -58,19 +59,23 @@ class Binding(Protocol):
     def get(self, output: str) -> np.ndarray:
         """An output of the last run, on the host."""
 
+    def close(self) -> None:
+        """Let go of the engine and of what is bound. An engine closes its bindings when it is closed."""
+
 
 class Engine(Protocol):
     """A component in memory. Several threads may run it at once."""
 
     name: str
-    bytes: int
-    """Bytes of its files: a first guess at the memory it takes."""
+    least: Memory
+    """What it takes for certain, now or once all of it was used, however little was measured."""
 
     def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays in, arrays of the host out; all outputs, or those named.
 
         Raises:
-            BackendError: an input does not fit the graph, or the engine failed.
+            BackendError: an input does not fit the graph, the engine failed, or it was closed.
+            OutOfMemoryError: memory ran out.
         """
 
     def keep(self, inputs: Inputs) -> Mapping[str, Array]:
@@ -80,7 +85,21 @@ class Engine(Protocol):
         """A binding of its own, for one caller's sequence of runs."""
 
     def close(self) -> None:
-        """Give the memory back; the engine can't be used after."""
+        """Give the memory back to the system, whoever still refers to the engine; it can't be used after."""
+
+
+class GpuMemory(Protocol):
+    """The memory of the GPU that engines are on."""
+
+    def used(self) -> int:
+        """Bytes in use, by anybody.
+
+        Raises:
+            BackendError: the GPU does not tell.
+        """
+
+    def trim(self) -> None:
+        """Give back what was freed. Raises like `used`."""
 
 
 class Backend(Protocol):
@@ -96,8 +115,19 @@ class Backend(Protocol):
             BundleError, EngineKeyError: as `load`; nothing is loaded.
         """
 
-    def size(self, bundle: Bundle, component: str) -> int:
-        """Bytes of the engine's files: a first guess at the memory it takes. Raises like `identity`."""
+    def need(self, bundle: Bundle, component: str) -> Need:
+        """A first guess at the memory the engine takes, from the sizes of its files. Raises like `identity`."""
+
+    def start(self) -> GpuMemory | None:
+        """Import and start the library, so that memory taken afterwards is an engine's own.
+
+        Returns:
+            The memory of the GPU that engines are on; None for engines on the host, and where the GPU has no memory of
+            its own.
+
+        Raises:
+            BackendError: it can't be imported or does not start.
+        """
 
     def load(self, bundle: Bundle, component: str) -> Engine:
         """Check the component's files and load them.
@@ -106,5 +136,6 @@ class Backend(Protocol):
             IntegrityError: a file is not what the manifest says.
             BundleError: the bundle lacks the component, or this precision of it.
             EngineKeyError: no engine was built for this machine.
+            OutOfMemoryError: there is no room for it.
             BackendError: the backend can't load it.
         """

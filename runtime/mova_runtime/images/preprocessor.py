@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,6 +25,14 @@ class Inputs:
         self._image = image
         self._preprocessing = preprocessing
         self._made: dict[ImageInput, NDArray[np.float32]] = {}
+        self._making = threading.Lock()
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the image's pixels: the same picture from another file, or as an array, has the same."""
+        hashed = hashlib.blake2b(str(self._image.size).encode(), digest_size=16)
+        hashed.update(np.asarray(self._image).data)
+        return hashed.hexdigest()
 
     def __getitem__(self, name: ImageInput) -> NDArray[np.float32]:
         """One input, float32 without a batch axis.
@@ -30,8 +42,9 @@ class Inputs:
         Raises:
             ImageError: the image is too narrow to be cropped (see pixels.py).
         """
-        if name not in self._made:
-            self._made[name] = self._make(name)
+        with self._making:  # experts that see the same input may ask at the same time
+            if name not in self._made:
+                self._made[name] = self._make(name)
         return self._made[name]
 
     def _make(self, name: ImageInput) -> NDArray[np.float32]:

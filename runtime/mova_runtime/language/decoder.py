@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Literal
 
@@ -44,9 +45,13 @@ class Decoder:
         x = np.concatenate((self._embed(prompt.before), visual, self._embed(prompt.after)))[None]
         room = self._language.context - x.shape[1]
         self.finish = "length" if max_new_tokens <= room else "context"
-        binding = self._engine.bind()
+        with contextlib.closing(self._engine.bind()) as binding:
+            yield from self._speak(binding, x, min(max_new_tokens, room), stop)
+
+    def _speak(self, binding: Binding, x: np.ndarray, most: int, stop: int) -> Iterator[int]:
+        """At most so many tokens after embeddings [1, tokens, hidden]."""
         past = 0
-        for remaining in range(min(max_new_tokens, room), 0, -1):
+        for remaining in range(most, 0, -1):
             for start in range(0, x.shape[1], PREFILL_CHUNK):
                 past = self._read(binding, x[:, start : start + PREFILL_CHUNK], past)
             token = int(binding.get("logits")[0, -1].argmax())

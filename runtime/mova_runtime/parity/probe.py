@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mova_runtime.bundle.arrays import load_array
-from mova_runtime.bundle.manifest import Precision, Probe
+from mova_runtime.bundle.manifest import LANGUAGE_MODEL, Precision, Probe
 from mova_runtime.engines.host import on_host
 from mova_runtime.parity.bars import BARS, Bar
 from mova_runtime.parity.compare import Difference, compare
@@ -17,9 +17,6 @@ from mova_runtime.parity.compare import Difference, compare
 if TYPE_CHECKING:
     from mova_runtime.bundle import Bundle
     from mova_runtime.engines.protocol import Engine
-
-
-LANGUAGE_MODEL = "llm"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from mova_runtime.engines import abilities, backends, choice
 from mova_runtime.engines.abilities import BACKENDS
 from mova_runtime.engines.choice import Choice, choose, choose_in_order, meant_for
 from mova_runtime.engines.loader import Loader
+from mova_runtime.engines.memory import Memory, Need
 from mova_runtime.engines.nvidia import Gpu
 from mova_runtime.engines.trt import lookup
 from mova_runtime.errors import BackendError
@@ -24,6 +25,9 @@ class FakeBundle:
 
     def __init__(self, *precisions, engines=None):
         self.precisions, self.engines = precisions, engines or {}
+
+    def component(self, name):
+        return SimpleNamespace(probes_sha256="")
 
     def has(self, name, precision):
         return precision in self.precisions
@@ -323,28 +327,33 @@ def test_what_the_cuda_backend_needs(machine, modules, gpu, told):
 class Loads:
     """A backend that has some components and says so."""
 
+    precision = "fp32"
+
     def __init__(self, name, *components):
         self.name, self.components = name, components
 
-    def size(self, bundle, component):
+    def identity(self, bundle, component):
         if component not in self.components:
             raise BackendError(f"{self.name} has no {component}")
-        return len(self.name)
+        return {"backend": self.name, "component": component}
+
+    def need(self, bundle, component):
+        return Need(Memory(len(self.name)))
 
 
 def test_the_loader_asks_a_components_own_backend(machine, monkeypatch):
     machine("onnxruntime", "openvino")
     bundle = FakeBundle("fp32")
     has = {"openvino:fp32": ("base",), "ort:fp32": ("sam",), "openvino:bf16": ("adapter", "base", "sam")}
-    monkeypatch.setattr(backends, "make", lambda choice, threads: Loads(str(choice), *has[str(choice)]))
+    monkeypatch.setattr(backends, "make", lambda choice, threads, keep_compiled: Loads(str(choice), *has[str(choice)]))
     loader = Loader(bundle, choose_in_order(bundle, "openvino,sam=ort"))
-    assert loader.size("base") == len("openvino:fp32")
-    assert loader.size("sam") == len("ort:fp32")
+    assert loader.need("base").resident.host == len("openvino:fp32")
+    assert loader.need("sam").resident.host == len("ort:fp32")
     strict = Loader(bundle, choose_in_order(bundle, "openvino,base=ort"))
     with pytest.raises(BackendError, match="ort:fp32 has no base"):  # and the first is no fallback
-        strict.size("base")
+        strict.need("base")
     lenient = Loader(bundle, choose_in_order(bundle, "openvino,base=ort", fallback=["openvino:bf16"]))
-    assert lenient.size("base") == len("openvino:bf16")
+    assert lenient.need("base").resident.host == len("openvino:bf16")
 
 
 def test_every_backend_has_a_name_that_can_be_made():

@@ -89,11 +89,11 @@ def test_identity_is_of_everything_that_computes(kernels_in, backend, monkeypatc
     assert identity()["engine"] != second["engine"]
     write_record(kernels_in, known, kernels={**known.kernels, "pool": changed}, triton="3.8.0")
     assert identity()["version"].startswith("triton 3.8.0, ")
-    assert backend.size(Bundle.open(kernels_in), "adapter") > 1000
+    assert backend.need(Bundle.open(kernels_in), "adapter").resident.device > 1000
 
 
 def test_it_has_the_adapter_alone(kernels_in, backend):
-    for ask in (backend.identity, backend.size, backend.load):
+    for ask in (backend.identity, backend.need, backend.load):
         with pytest.raises(BackendError, match=r"^backend cuda has the adapter alone, no 'sam'$"):
             ask(Bundle.open(kernels_in), "sam")
 

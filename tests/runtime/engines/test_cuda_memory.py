@@ -22,7 +22,7 @@ from mova_runtime.engines.cuda.dlpack import _lent as lent
 from mova_runtime.engines.cuda.memory import Device
 from mova_runtime.engines.cuda.session import OrtCudaEngine
 from mova_runtime.engines.ort import open_session
-from mova_runtime.errors import BackendError
+from mova_runtime.errors import BackendError, OutOfMemoryError
 from reference_data import cases
 
 REAL = pytest.param("a GPU", marks=pytest.mark.gpu("mova_runtime.engines.cuda"))
@@ -125,9 +125,20 @@ def test_what_the_host_sends_lives_until_it_is_read(fake):
     del trash
 
 
+def test_what_is_used(device):
+    device.trim()
+    before = device.used()
+    there = place(device, np.zeros(1 << 26, np.uint8))
+    assert device.used() - before >= 1 << 26
+    del there
+    device.trim()
+    assert device.used() - before < 1 << 26
+
+
 def test_an_error_has_cudas_name(fake, cuda):
     cuda.room = 1000
-    with pytest.raises(BackendError, match=r"^CUDA: cudaMallocAsync failed: cudaErrorMemoryAllocation \(4000 bytes"):
+    told = r"^CUDA: cudaMallocAsync failed: cudaErrorMemoryAllocation \(4000 bytes"
+    with pytest.raises(OutOfMemoryError, match=told):
         DeviceArray.empty(fake, (1000,), np.float32)
 
 

@@ -23,12 +23,13 @@ from mova_runtime.engines.cuda.arena import Arena
 from mova_runtime.engines.cuda.array import place
 from mova_runtime.engines.cuda.graphs import LIMIT
 from mova_runtime.engines.cuda.memory import Device
+from mova_runtime.engines.memory import Memory
 from mova_runtime.engines.nvidia import Gpu, gpu
 from mova_runtime.engines.trt import backend as backend_module
 from mova_runtime.engines.trt import library, lookup
 from mova_runtime.engines.trt.backend import TensorRtBackend
 from mova_runtime.engines.trt.lookup import Machine, find
-from mova_runtime.errors import BackendError, BundleError, EngineKeyError, IntegrityError
+from mova_runtime.errors import BackendError, BundleError, EngineKeyError, IntegrityError, OutOfMemoryError
 
 HERE = Machine("tensorrt", "11.4.0", "sm_89", "linux-x86_64")
 GRAPH = Artifact("onnx", "fp32", (File("adapter.onnx", 3, "a" * 64),), ())
@@ -223,15 +224,35 @@ def test_what_is_missing_is_told_in_one_line(monkeypatch, missing):
     library._module.cache_clear()
 
 
-def test_identity_and_size_are_the_files(engines, backend):
+def test_identity_and_need_are_the_files(engines, backend):
     record = add_engine(engines)
-    assert backend.size(engines, "adapter") == record.file.bytes
+    need = backend.need(engines, "adapter")
+    assert need.resident.host == need.working.host == 0
+    assert record.file.bytes <= need.resident.device <= need.loading.device
+    assert backend.load(engines, "adapter").least == Memory(0, record.file.bytes + 1000), "its activations too"
     identity = backend.identity(engines, "adapter")
     assert identity["engine"] == record.file.sha256
     assert (identity["backend"], identity["precision"], identity["version"]) == ("tensorrt", "fp32", "11.4.0")
     assert identity.keys() > {"device"}
     with pytest.raises(EngineKeyError, match="no engine of 'llm'"):
         backend.identity(engines, "llm")
+
+
+def test_fifty_lives_of_an_engine_leave_nothing(engines, backend, cuda):
+    add_engine(engines)
+    add_engine(engines, component="llm", need=500)
+    for _ in range(50):
+        loaded = [backend.load(engines, name) for name in ("adapter", "llm")]
+        for _ in range(3):
+            loaded[0].keep(adapter_inputs())
+        binding = loaded[1].bind()
+        binding.set("x", np.ones((1, 2), np.float32))
+        binding.set("past", np.empty((1, 0), np.float32))
+        binding.run()
+        for engine in loaded:
+            engine.close()
+        assert backend.start().used() == 0
+    assert not cuda.graphs
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "removed"])
@@ -359,7 +380,7 @@ def test_graphs_go_when_activation_memory_moves(engines, backend, adapter, cuda)
 def test_no_room_for_activations_leaves_the_others_running(engines, backend, adapter, cuda):
     cuda.room = 3000
     add_engine(engines, component="llm", need=5000)
-    with pytest.raises(BackendError, match=r"can't load 'llm': .*cudaErrorMemoryAllocation"):
+    with pytest.raises(OutOfMemoryError, match=r"can't load 'llm': .*cudaErrorMemoryAllocation"):
         backend.load(engines, "llm")
     inputs = adapter_inputs()
     assert np.allclose(adapter.run(inputs)["visual"], fused(inputs))
@@ -373,13 +394,14 @@ def test_close_gives_everything_back(adapter, llm, backend, cuda):
     binding.set("x", np.ones((1, 2), np.float32))
     binding.set("past", np.empty((1, 0), np.float32))
     binding.run()
-    del binding
     adapter.close()
     llm.close()
     adapter.close()  # a second time is nothing
     backend.fakes.device.synchronise()
-    assert cuda.used == 0
+    assert cuda.used == 0, "though somebody still has a binding"
     assert not cuda.graphs
+    with pytest.raises(BackendError, match="the engine was closed"):
+        binding.run()
     with pytest.raises(BackendError, match="tensorrt: 'adapter': it was closed"):
         adapter.run(adapter_inputs())
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mova_runtime.engines.cuda.array import DeviceArray
 from mova_runtime.engines.protocol import Array, Inputs
+from mova_runtime.errors import BackendError
 
 
 class DeviceBinding:
@@ -15,7 +16,7 @@ class DeviceBinding:
 
     def __init__(self, step: Callable[[Inputs], Mapping[str, DeviceArray]]) -> None:
         """`step` runs the engine once; its outputs are in memory of their own."""
-        self._step = step
+        self._step: Callable[[Inputs], Mapping[str, DeviceArray]] | None = step
         self._inputs: dict[str, Array] = {}
         self._outputs: Mapping[str, DeviceArray] = {}
 
@@ -29,8 +30,15 @@ class DeviceBinding:
 
     def run(self) -> None:
         """See `Binding.run`."""
+        if self._step is None:
+            raise BackendError("the engine was closed")
         self._outputs = self._step(self._inputs)
 
     def get(self, output: str) -> np.ndarray:
         """See `Binding.get`."""
         return self._outputs[output].numpy()
+
+    def close(self) -> None:
+        """See `Binding.close`."""
+        self._step = None
+        self._inputs, self._outputs = {}, {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mova_runtime.engines.nvidia import gpu
-from mova_runtime.errors import BackendError
+from mova_runtime.errors import BackendError, OutOfMemoryError
 
 ALIGNMENT = 256
 """Bytes. What CUDA allocates begins at a multiple, and TensorRT asks for it."""
@@ -63,16 +63,23 @@ class Device:
                 self.call("cudaMemPoolSetAttribute", self._pool, threshold, keep_freed)
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of CUDA's runtime; what it returns besides its status.
+        """Call a function of CUDA's runtime; what it returns first besides its status.
 
         Raises:
-            BackendError: with CUDA's name for the error.
+            OutOfMemoryError: there is no room.
+            BackendError: another error. Both have CUDA's name for it.
         """
-        status, *results = getattr(self.cudart, name)(*arguments)
-        if status != self.cudart.cudaError_t.cudaSuccess:
-            _, error = self.cudart.cudaGetErrorName(status)
-            raise BackendError(f"CUDA: {name} failed: {error.decode() if isinstance(error, bytes) else error}")
+        results = self._call(name, *arguments)
         return results[0] if results else None
+
+    def _call(self, name: str, *arguments: Any) -> list[Any]:
+        results: list[Any]
+        status, *results = getattr(self.cudart, name)(*arguments)
+        if status == self.cudart.cudaError_t.cudaSuccess:
+            return results
+        _, error = self.cudart.cudaGetErrorName(status)
+        kind = OutOfMemoryError if status == self.cudart.cudaError_t.cudaErrorMemoryAllocation else BackendError
+        raise kind(f"CUDA: {name} failed: {error.decode() if isinstance(error, bytes) else error}")
 
     def make_current(self) -> None:
         """Let this thread call CUDA's driver too, and libraries that do: the runtime's own calls need nothing."""
@@ -82,7 +89,7 @@ class Device:
         """The address of so many bytes, and of at least one: an empty array needs an address too.
 
         Raises:
-            BackendError: there is no room.
+            OutOfMemoryError: there is no room.
         """
         wanted = max(size, 1)
         try:
@@ -90,7 +97,7 @@ class Device:
                 return int(self.call("cudaMallocAsync", wanted, self.stream))
             return int(self.call("cudaMalloc", wanted))
         except BackendError as error:
-            raise BackendError(f"{error} ({wanted} bytes asked for)") from None
+            raise type(error)(f"{error} ({wanted} bytes asked for)") from None
 
     def free(self, pointer: int) -> None:
         """Free what was allocated."""
@@ -105,6 +112,11 @@ class Device:
         if self._pool is not None:
             self.synchronise()
             self.call("cudaMemPoolTrimTo", self._pool, 0)
+
+    def used(self) -> int:
+        """Bytes in use on the device, by anybody; what was freed and not given back counts too. See `trim`."""
+        free, total = self._call("cudaMemGetInfo")
+        return int(total) - int(free)
 
     def upload(self, pointer: int, array: np.ndarray) -> None:
         """Queue a copy of an array of the host, C-contiguous, to an address; it may change after `synchronise`."""

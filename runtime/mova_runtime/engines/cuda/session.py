@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +11,11 @@ import numpy as np
 
 from mova_runtime.engines.cuda.array import DeviceArray, contiguous, place
 from mova_runtime.engines.cuda.memory import Device
-from mova_runtime.engines.ort import OrtBinding, failed
+from mova_runtime.engines.memory import Memory
+from mova_runtime.engines.ort import DTYPES, OrtBinding, failed, opened
 from mova_runtime.engines.protocol import Array, Inputs
-
-_DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-"""By ONNX Runtime's name; graphs exchange no others."""
+from mova_runtime.engines.release import release
+from mova_runtime.errors import BackendError
 
 
 class OrtCudaEngine:
@@ -24,9 +26,10 @@ class OrtCudaEngine:
     """
 
     def __init__(self, session: Any, name: str, size: int, device: Device, where: str = "cuda") -> None:
-        """`where` is the device, as ONNX Runtime names it."""
+        """`size`: bytes of its files, which were copied to the device; `where` it is, as ONNX Runtime names it."""
         self.name = name
-        self.bytes = size
+        self.least = Memory(0, size)
+        self._bindings: weakref.WeakSet[OrtBinding] = weakref.WeakSet()
         self._session = session
         self._device = device
         self._where = where
@@ -46,22 +49,32 @@ class OrtCudaEngine:
 
     def bind(self) -> OrtBinding:
         """See `Engine.bind`."""
-        return OrtBinding(self._session, self.name, self._outputs, self._where)
+        binding = OrtBinding(opened(self.name, self._session), self.name, self._outputs, self._where)
+        self._bindings.add(binding)
+        return binding
 
     def close(self) -> None:
         """See `Engine.close`."""
+        if self._session is None:
+            return
         self._session = None
+        for binding in tuple(self._bindings):
+            binding.close()
+        release()
+        with contextlib.suppress(BackendError):  # a failure here has been told by the run that it comes from
+            self._device.trim()
 
     def _run(self, inputs: Inputs, names: Sequence[str], where: str) -> dict[str, Any]:
         """ONNX Runtime's values of outputs, left `where` it is said; done when this returns."""
+        session = opened(self.name, self._session)
         try:
-            binding = self._session.io_binding()
+            binding = session.io_binding()
             read = [self._bind(binding, name, value) for name, value in inputs.items()]
             for name in names:
                 binding.bind_output(name, where)
             self._device.synchronise()
             binding.synchronize_inputs()
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
             binding.synchronize_outputs()
         except Exception as error:  # its exceptions share no base but Exception
             raise failed(self.name, error) from error
@@ -79,6 +92,4 @@ class OrtCudaEngine:
         return here
 
     def _view(self, value: Any) -> DeviceArray:
-        return DeviceArray(
-            self._device, tuple(value.shape()), _DTYPES[value.data_type()], value.data_ptr(), owner=value
-        )
+        return DeviceArray(self._device, tuple(value.shape()), DTYPES[value.data_type()], value.data_ptr(), owner=value)

@@ -9,7 +9,12 @@ from mova_runtime.engines.cuda.arena import arena
 from mova_runtime.engines.cuda.memory import device
 from mova_runtime.engines.cuda_adapter import libraries, lookup
 from mova_runtime.engines.cuda_adapter.engine import CudaAdapterEngine
+from mova_runtime.engines.failure import failure
 from mova_runtime.engines.machine import identity_of
+from mova_runtime.engines.memory import Memory, Need
+from mova_runtime.engines.needs.guess import working
+from mova_runtime.engines.nvidia import gpu
+from mova_runtime.engines.protocol import GpuMemory
 from mova_runtime.errors import BackendError
 
 if TYPE_CHECKING:
@@ -42,9 +47,17 @@ class CudaAdapterBackend:
             **identity_of("cuda"),
         }
 
-    def size(self, bundle: Bundle, component: str) -> int:
-        """See `Backend.size`."""
-        return lookup.find(bundle, component, self.precision).bytes
+    def need(self, bundle: Bundle, component: str) -> Need:
+        """See `Backend.need`."""
+        size = lookup.find(bundle, component, self.precision).bytes
+        run = working(bundle, component, size)
+        # Activations are in the arena, and so are held as long as the engine. The file is mapped while it is copied.
+        return Need(Memory(0, size + run), Memory(0, run), Memory(size, size + run))
+
+    def start(self) -> GpuMemory | None:
+        """See `Backend.start`."""
+        found = gpu()
+        return None if found and found.shares_memory else self._arena.device
 
     def load(self, bundle: Bundle, component: str) -> CudaAdapterEngine:
         """See `Backend.load`."""
@@ -53,5 +66,5 @@ class CudaAdapterBackend:
         with self._arena.lock:
             try:
                 return CudaAdapterEngine(self._libraries, parts, cubins, bundle.path(parts.weights.file), self._arena)
-            except (BackendError, OSError) as error:
-                raise BackendError(f"{self.name}: can't load {component!r}: {error}") from error
+            except (BackendError, OSError, MemoryError) as error:
+                raise failure(f"{self.name}: can't load {component!r}", error) from error

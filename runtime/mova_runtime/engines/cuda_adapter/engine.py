@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from mova_runtime.engines.cuda_adapter.lookup import Parts
 from mova_runtime.engines.cuda_adapter.products import Products
 from mova_runtime.engines.cuda_adapter.sizes import Sizes
 from mova_runtime.engines.cuda_adapter.weights import Weights
+from mova_runtime.engines.failure import failure
+from mova_runtime.engines.memory import Memory
 from mova_runtime.engines.protocol import Inputs
+from mova_runtime.engines.release import release
 from mova_runtime.errors import BackendError
 
 OUTPUTS = ("visual", "gates")
@@ -47,7 +51,6 @@ class CudaAdapterEngine:
             BackendError: CUDA or cuBLAS refuses, or there is no room.
         """
         self.name = ADAPTER
-        self.bytes = parts.bytes
         self._arena = arena
         arena.device.make_current()
         self._kernels = Kernels(libraries, parts.kernels.kernels, cubins)
@@ -55,6 +58,8 @@ class CudaAdapterEngine:
         self._weights: Weights | None = Weights(arena.device, weights, parts.weights)
         self._graphs: Recurring[Captured] = Recurring(arena)
         self._need = lay_out(self._sizes, 1, self._sizes.shape.top_k).end
+        self.least = Memory(0, parts.bytes + self._need)
+        self._bindings: weakref.WeakSet[DeviceBinding] = weakref.WeakSet()
         arena.join(self._need)
         try:
             self._products = Products(libraries.cublas, parts.kernels.precision)
@@ -80,13 +85,17 @@ class CudaAdapterEngine:
 
     def bind(self) -> DeviceBinding:
         """See `Engine.bind`."""
-        return DeviceBinding(self.keep)
+        binding = DeviceBinding(self.keep)
+        self._bindings.add(binding)
+        return binding
 
     def close(self) -> None:
         """See `Engine.close`."""
         with self._arena.lock:
             if self._weights is None:
                 return
+            for binding in tuple(self._bindings):
+                binding.close()
             # A failure here has been told by the run that it comes from.
             with contextlib.suppress(BackendError):
                 self._arena.device.make_current()
@@ -98,6 +107,7 @@ class CudaAdapterEngine:
             del self._kernels
             with contextlib.suppress(BackendError):
                 self._arena.device.trim()
+        release()
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[Weights]:
@@ -108,7 +118,7 @@ class CudaAdapterEngine:
                 self._arena.device.make_current()
                 yield self._weights
             except BackendError as error:
-                raise BackendError(f"cuda: {self.name!r}: {error}") from error
+                raise failure(f"cuda: {self.name!r}", error) from error
 
     def _compute(self, inputs: Inputs, weights: Weights) -> dict[str, DeviceArray]:
         """Queue a run; its outputs, which the next run of any engine overwrites."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,10 @@ from mova_runtime.engines.cuda.arena import Arena
 from mova_runtime.engines.cuda.array import DeviceArray, place
 from mova_runtime.engines.cuda.binding import DeviceBinding
 from mova_runtime.engines.cuda.graphs import LIMIT
+from mova_runtime.engines.failure import failure
+from mova_runtime.engines.memory import Memory
 from mova_runtime.engines.protocol import Inputs
+from mova_runtime.engines.release import release
 from mova_runtime.engines.trt.context import Context
 from mova_runtime.engines.trt.graphs import Graphs
 from mova_runtime.engines.trt.jit import Jit
@@ -32,7 +36,6 @@ class TensorRtEngine:
             BackendError: it exchanges what others don't, or there is no room for its activations.
         """
         self.name = record.key.component
-        self.bytes = record.file.bytes
         self._flavour = record.key.flavour
         self._trt = trt
         self._engine = engine
@@ -43,6 +46,8 @@ class TensorRtEngine:
         self._graphs = Graphs(arena, self._signature, self._context, 0 if self._jit else LIMIT)
         self._need = int(engine.get_device_memory_size_for_profile_v2(PROFILE))
         self._fresh = True
+        self._bindings: weakref.WeakSet[DeviceBinding] = weakref.WeakSet()
+        self.least = Memory(0, record.file.bytes + self._need)
         arena.join(self._need)
 
     def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -71,13 +76,17 @@ class TensorRtEngine:
 
     def bind(self) -> DeviceBinding:
         """See `Engine.bind`."""
-        return DeviceBinding(self.step)
+        binding = DeviceBinding(self.step)
+        self._bindings.add(binding)
+        return binding
 
     def close(self) -> None:
         """See `Engine.close`."""
         with self._arena.lock:
             if self._engine is None:
                 return
+            for binding in tuple(self._bindings):
+                binding.close()
             # A failure here has been told by the run that it comes from.
             with contextlib.suppress(BackendError):
                 self._save()
@@ -89,6 +98,7 @@ class TensorRtEngine:
                 self._arena.leave(self._need)
             with contextlib.suppress(BackendError):
                 self._arena.device.trim()
+        release()
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[Arena]:
@@ -98,7 +108,7 @@ class TensorRtEngine:
                     raise BackendError("it was closed")
                 yield self._arena
             except BackendError as error:
-                raise BackendError(f"{self._flavour}: {self.name!r}: {error}") from error
+                raise failure(f"{self._flavour}: {self.name!r}", error) from error
             if self._fresh:  # its kernels were compiled now, if they were not before
                 self._fresh = False
                 self._save()

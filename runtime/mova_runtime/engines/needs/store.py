@@ -1,0 +1,61 @@
+"""What engines took on this machine, kept in a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mova_runtime.cache_folder import cache_folder, keep
+from mova_runtime.engines.memory import Memory, Need
+
+_VERSION = 1
+"""Of how engines are loaded and measured: what another version measured says nothing here."""
+
+
+@dataclass(frozen=True)
+class Took:
+    """What an engine took: memory, and seconds to load."""
+
+    need: Need
+    seconds: float
+
+
+class Needs:
+    """A file an engine, named by the hash of what it is and of how it is run."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder` of the files; by default `needs` in the cache folder."""
+        self._folder = folder or cache_folder() / "needs"
+
+    def path(self, identity: Mapping[str, str]) -> Path:
+        """Where an engine's is kept."""
+        canonical = json.dumps([_VERSION, dict(identity)], sort_keys=True)
+        return self._folder / f"{hashlib.sha256(canonical.encode()).hexdigest()[:32]}.json"
+
+    def recall(self, identity: Mapping[str, str]) -> Took | None:
+        """What an engine took; None where it was never measured here, or the file is damaged."""
+        try:
+            kept = json.loads(self.path(identity).read_text(encoding="utf-8"))
+            if kept["identity"] != dict(identity):
+                return None
+            need = Need(*(_memory(kept["need"][name]) for name in ("resident", "working", "loading")))
+            seconds = float(kept["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return Took(need, seconds) if 0 <= seconds < float("inf") else None
+
+    def remember(self, identity: Mapping[str, str], took: Took) -> None:
+        """Keep what was measured; a folder that can't be written means that it is measured again next time."""
+        kept = {"identity": dict(identity), "need": asdict(took.need), "seconds": took.seconds}
+        keep(self.path(identity), (json.dumps(kept, indent=1) + "\n").encode())
+
+
+def _memory(kept: Any) -> Memory:
+    host, device = kept["host"], kept["device"]
+    if type(host) is not int or type(device) is not int or min(host, device) < 0:
+        raise ValueError("not bytes")
+    return Memory(host, device)

@@ -1,0 +1,91 @@
+"""Files whose weights are going to be mapped, read into the system's page cache first.
+
+A page that has to come from the disk while an engine runs comes late, and a disk that fails then ends the process. Read
+before, they come as fast as the disk gives them, beside other work where an engine is loaded ahead, and what can't be
+read is an error of the load.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mova_runtime.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from mova_runtime.bundle import Bundle
+    from mova_runtime.bundle.manifest import File
+
+_STEP = 4 << 20
+"""Bytes that are read at once, a multiple of the page size."""
+
+
+def ready(bundle: Bundle, files: Sequence[File]) -> list[Path]:
+    """Where files of a bundle are, ready to be mapped: checked, and in the page cache.
+
+    Raises:
+        IntegrityError: one is not what the manifest says, or can't be read.
+    """
+    paths = [bundle.checked_path(file) for file in files]
+    for path in paths:
+        try:
+            read_in(path)
+        except OSError as error:
+            raise IntegrityError(f"{path}: can't be read ({error.strerror})") from None
+    return paths
+
+
+def read_in(path: Path) -> int:
+    """Read what is not in the page cache yet; how many bytes that were.
+
+    Raises:
+        OSError: the disk does not give them.
+    """
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return 0
+        buffer = bytearray(_STEP)
+        missing = np.flatnonzero(~_resident(file.fileno(), size))
+        for step in missing.tolist():
+            file.seek(step * _STEP)
+            file.readinto(buffer)
+        return min(size, len(missing) * _STEP)
+
+
+def _resident(file: int, size: int) -> np.ndarray:
+    """For each step of a file whether all of it is in the page cache: [steps] bool.
+
+    Where the system does not tell, all counts as there: it is read when it is needed.
+    """
+    steps = -(-size // _STEP)
+    mincore = _mincore()
+    if not mincore:
+        return np.ones(steps, np.bool_)
+    pages = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
+    with mmap.mmap(file, size, access=mmap.ACCESS_READ) as mapped:
+        view = np.frombuffer(mapped, np.uint8)
+        failed = mincore(view.ctypes.data, size, pages.ctypes.data)
+        del view  # a mapping can't be closed while it is viewed
+    if failed:
+        return np.ones(steps, np.bool_)
+    starts = np.arange(0, len(pages), _STEP // mmap.PAGESIZE)
+    return np.minimum.reduceat(pages & 1, starts).astype(np.bool_)
+
+
+@cache
+def _mincore() -> Any:
+    """Linux' `mincore`, or None."""
+    try:
+        found = ctypes.CDLL(None).mincore
+    except (OSError, AttributeError):
+        return None
+    found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    return found

@@ -1,0 +1,68 @@
+"""Files are in the page cache before they are mapped, and a disk that fails is an error of the load."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mova_runtime as mova
+from mova_runtime.bundle import Bundle
+from mova_runtime.engines import pages
+from reference_data import IMAGES
+
+STEP = 4 << 20
+
+
+def forget(path: Path) -> None:
+    """Take a file out of the page cache: what was not written to the disk yet stays."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@pytest.mark.parametrize("size", [0, 1, STEP - 1, STEP, 2 * STEP + 12_345])
+def test_what_was_forgotten_is_read_once(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(size))
+    forget(path)
+    assert pages.read_in(path) in (0, size), "0 on a file system that is in memory"
+    assert pages.read_in(path) == 0
+
+
+def test_only_what_is_missing_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(3 * STEP + 1))
+    monkeypatch.setattr(pages, "_resident", lambda file, size: np.array([True, False, True, True]))
+    assert pages.read_in(path) == STEP
+
+
+def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(STEP))
+    monkeypatch.setattr(pages, "_mincore", lambda: None)
+    assert pages.read_in(path) == 0
+
+
+@pytest.mark.parametrize("backend", ["ort", "openvino"])
+def test_a_disk_that_fails(bundle: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    def fail(path: Path) -> int:
+        if "sam" in str(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return 0
+
+    monkeypatch.setattr(pages, "read_in", fail)
+    with mova.open(bundle(2), backend=backend) as runtime:
+        with pytest.raises(mova.IntegrityError, match=r"sam.*: can't be read \(Input/output error\)"):
+            runtime.features(IMAGES / "chart.png", "sam")
+        assert runtime.features(IMAGES / "chart.png", "deplot").any()
+
+
+def test_a_bundles_files_are_checked_first(bundle: Callable[[int], Path]) -> None:
+    opened = Bundle.open(bundle(2))
+    files = opened.artifact("sam", "fp32").files
+    assert pages.ready(opened, files) == [opened.path(file) for file in files]
