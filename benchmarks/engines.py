@@ -86,6 +86,7 @@ def _build(path: Path, target: str) -> dict[str, Any]:
 
 def _bundle(work: Path) -> Path:
     """A bundle with the expert alone, made where it is not there yet."""
+    from mova_export.checkpoint.load import Checkpoint
     from mova_export.export import export
 
     bundle = work / "bundle"
@@ -93,7 +94,7 @@ def _bundle(work: Path) -> Path:
         _say(f"{EXPERT}: writing a checkpoint of random weights")
         _write_checkpoint(work / "checkpoint")
         _say(f"{EXPERT}: exporting")
-        export(work / "checkpoint", bundle, components=(EXPERT,))
+        export(Checkpoint(work / "checkpoint"), bundle, components=(EXPERT,))
     return bundle
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from machine import cores, facts, short_name
 
+from mova_export.checkpoint.load import Checkpoint
 from mova_export.demo.checkpoint import write_tiny_checkpoint
 from mova_export.export import export
 from mova_runtime.bundle import Bundle
@@ -52,7 +53,7 @@ def main() -> int:
 
 def _export(folder: Path) -> Path:
     write_tiny_checkpoint(folder / "checkpoint", seed=SEED)
-    export(folder / "checkpoint", folder / "bundle", precisions=PRECISIONS)
+    export(Checkpoint(folder / "checkpoint"), folder / "bundle", precisions=PRECISIONS)
     return folder / "bundle"
 
 

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from mova_export.artifacts import Derived, Reference, derive
 from mova_export.bundle import BundleWriter
-from mova_export.checkpoint.load import Checkpoint
+from mova_export.checkpoint.source import Source
 from mova_export.graphs.components import component_graph
 from mova_export.graphs.graph import Axes, Graph
 from mova_export.graphs.onnx import write_onnx
 from mova_runtime.bundle.manifest import Artifact, Component, Precision, Probe, TensorSpec
+from mova_runtime.engines.release import release
 from mova_runtime.parity.probe import Case
 
 
 def export_component(
     writer: BundleWriter,
-    checkpoint: Checkpoint,
+    model: Source,
     name: str,
     precisions: Sequence[Precision],
     finished: Callable[[Artifact], None] = lambda artifact: None,
@@ -34,7 +35,7 @@ def export_component(
     Raises:
         ParityError: a graph computes something other than torch.
     """
-    graph = component_graph(checkpoint, name)
+    graph = component_graph(model, name)
     folder = f"components/{name}"
     source = writer.path(f"{folder}/fp32/model.onnx")
     write_onnx(graph, source)
@@ -46,8 +47,10 @@ def export_component(
     inputs = tuple(_spec(key, tensor, graph.dynamic.get(key, {})) for key, tensor in graph.probe.items())
     specs = tuple(_spec(key, tensor, graph.outputs[key]) for key, tensor in outputs.items())
     parameters = graph.parameters
+    _let_go(graph)
     del graph, cases, expected, outputs
     gc.collect()  # modules refer to themselves in circles; the other precisions and components need the room
+    release()
 
     found = {"fp32": derive(source, source, "fp32", reference)}
     artifacts = []
@@ -60,6 +63,17 @@ def export_component(
     if "fp32" not in precisions:
         shutil.rmtree(source.parent)
     return Component(inputs, specs, parameters, tuple(artifacts), probe, tuple(more))
+
+
+def _let_go(graph: Graph) -> None:
+    """Free a graph's weights, whoever still refers to them.
+
+    The rewriting rules of torch's exporter remember the last graph they saw until the next one: its weights would stay
+    in memory while the component is checked and the next one is loaded.
+    """
+    for module in (graph.module, graph.reference):
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.data = tensor.new_empty(0)
 
 
 def _outputs(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
-"""A checkpoint becomes a bundle: component by component, each checked against torch before the next is loaded."""
+"""A model becomes a bundle: component by component, each checked against torch before the next is loaded."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -13,11 +13,11 @@ import torch
 from mova_export import description
 from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.layout import COMPONENTS, component_of
-from mova_export.checkpoint.load import EMBEDDINGS, Checkpoint
 from mova_export.checkpoint.prompts import QUESTION, prompts
-from mova_export.checkpoint.tokenizer import language_tokenizer, text_tokenizer
+from mova_export.checkpoint.source import EMBEDDINGS, Source
 from mova_export.component import export_component
 from mova_export.errors import ExportError
+from mova_export.peak import PeakMemory
 from mova_runtime.bundle import Manifest
 from mova_runtime.bundle.manifest import FORMAT, PRECISIONS, VERSION, Artifact, Component, Precision, Text
 
@@ -29,9 +29,10 @@ _BYTES: dict[Precision, float] = {"fp32": 4, "fp16": 2.2, "bf16": 2.5, "int8": 1
 
 @dataclass(frozen=True)
 class Progress:
-    """A precision of a component is done: the component's place in the order, what was written, the seconds it took.
+    """A precision of a component is done: the component's place in the order, what was written, what it took.
 
-    The first precision's seconds hold what is done once a component.
+    seconds and peak_bytes, the most memory that the process held meanwhile: the first precision's hold what is done
+    once a component.
     """
 
     component: str
@@ -39,28 +40,27 @@ class Progress:
     total: int
     artifact: Artifact
     seconds: float
+    peak_bytes: int
 
 
 def export(
-    checkpoint_path: Path,
+    source: Source,
     out: Path,
     *,
     components: Collection[str] = COMPONENTS,
     precisions: Sequence[str] = ("fp32",),
-    tower_folders: Mapping[str, Path] | None = None,
     template: str | None = None,
     overwrite: bool = False,
     starting: Callable[[str, int, int], None] = lambda component, index, total: None,
     finished: Callable[[Progress], None] = lambda progress: None,
 ) -> Manifest:
-    """Export a published checkpoint to a bundle.
+    """Export a model to a bundle.
 
     Args:
-        checkpoint_path: folder with config.json, weights and tokenizer.
+        source: a checkpoint, or whatever else gives its components.
         out: the bundle's folder, which appears when the export is complete.
         components: which to export; all by default.
         precisions: of every component, in order of preference: a runtime takes the first unless told.
-        tower_folders: folders of towers (base, an expert, text) that are not where config.json says.
         template: the prompt template, where the tokenizer does not tell.
         overwrite: replace a bundle that is there.
         starting: called with component, index from 1 and total before each component.
@@ -70,7 +70,7 @@ def export(
         What was written to manifest.json.
 
     Raises:
-        CheckpointError: the checkpoint is not MoVA's, incomplete, damaged or unsafe.
+        CheckpointError: the checkpoint is incomplete, damaged or unsafe.
         ExportError: an unknown component or precision, the output exists, or the disk is full.
         ParityError: a graph's output is not torch's.
     """
@@ -78,35 +78,35 @@ def export(
         raise ExportError(f"unknown component {', '.join(unknown)}; one of {', '.join(COMPONENTS)}")
     wanted = _precisions(precisions)
     writer = BundleWriter(out, overwrite=overwrite)
-    checkpoint = Checkpoint(checkpoint_path, tower_folders)
     chosen = [name for name in COMPONENTS if name in components]
-    checkpoint.check(chosen)
-    language, text = language_tokenizer(checkpoint_path), text_tokenizer(checkpoint.folders.folder("text"))
-    chosen_prompts = prompts(language, template)
+    source.check(chosen)
+    tokenizers = source.tokenizers()
+    chosen_prompts = prompts(tokenizers.language, template)
 
-    with writer, torch.no_grad():
-        writer.require(_expected_bytes(checkpoint, chosen, wanted))
+    with writer, PeakMemory() as memory, torch.no_grad():
+        writer.require(_expected_bytes(source, chosen, wanted))
         exported: dict[str, Component] = {}
         for index, name in enumerate(chosen, 1):
             starting(name, index, len(chosen))
             start = perf_counter()
+            memory.take()
 
             def done(artifact: Artifact, name: str = name, index: int = index) -> None:
                 nonlocal start
                 start, began = perf_counter(), start
-                finished(Progress(name, index, len(chosen), artifact, start - began))
+                finished(Progress(name, index, len(chosen), artifact, start - began, memory.take()))
 
-            exported[name] = export_component(writer, checkpoint, name, wanted, done)
+            exported[name] = export_component(writer, source, name, wanted, done)
         manifest = Manifest(
             format=FORMAT,
             version=VERSION,
-            vision=description.vision(checkpoint),
-            preprocessing=checkpoint.preprocessing,
+            vision=description.vision(source),
+            preprocessing=source.preprocessing,
             prompts=chosen_prompts,
-            text=Text(writer.text("tokenizers/text.json", text.to_str()), MAX_TEXT_TOKENS, QUESTION),
-            language=description.language(writer, checkpoint, language, chosen),
+            text=Text(writer.text("tokenizers/text.json", tokenizers.text.to_str()), MAX_TEXT_TOKENS, QUESTION),
+            language=description.language(writer, source, tokenizers, chosen),
             components=exported,
-            provenance=description.provenance(checkpoint),
+            provenance=description.provenance(source),
         )
         writer.finish(manifest)
     return manifest
@@ -123,10 +123,10 @@ def _precisions(names: Sequence[str]) -> list[Precision]:
     return found
 
 
-def _expected_bytes(checkpoint: Checkpoint, chosen: Collection[str], precisions: Collection[Precision]) -> int:
+def _expected_bytes(source: Source, chosen: Collection[str], precisions: Collection[Precision]) -> int:
     parameters = dict.fromkeys(chosen, 0)
     table = 0
-    for name, shape in checkpoint.reader.items():
+    for name, shape in source.reader.items():
         if name == EMBEDDINGS:
             table = math.prod(shape) if "llm" in chosen else 0
         elif (component := component_of(name)) in parameters:

@@ -62,10 +62,16 @@ class CheckpointConfig:
         if not isinstance(data, dict) or data.get("model_type") != MODEL_TYPE:
             found = data.get("model_type") if isinstance(data, dict) else None
             raise CheckpointError(f"{file}: model type {found!r} is not MoVA's ({MODEL_TYPE!r})")
-        return cls._from_dict(data, file)
+        return cls.of(data, file)
 
     @classmethod
-    def _from_dict(cls, data: dict[str, Any], file: Path) -> CheckpointConfig:
+    def of(cls, data: dict[str, Any], file: Path) -> CheckpointConfig:
+        """Check the fields of a config.json; `file` is where errors say they are.
+
+        Raises:
+            CheckpointError: a field is missing or of an unsupported value.
+        """
+
         def field(name: str, kind: type) -> Any:
             value = data.get(name)
             if type(value) is not kind:

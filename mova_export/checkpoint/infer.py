@@ -17,6 +17,8 @@ from mova_export.modules.codetr import CodetrConfig
 from mova_export.modules.sam import SamConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
+TowerSizes = SamConfig | CodetrConfig | VitConfig
+"""Of a tower that has no configuration file."""
 
 
 class TowerShapes:
@@ -70,6 +72,17 @@ class TowerShapes:
 
 def _readable(pattern: str) -> str:
     return pattern.replace(r"\d+", "N").replace("\\", "")
+
+
+def tower_sizes(shapes: Shapes, component: str, image_side: int) -> TowerSizes:
+    """Sizes of vary, codetr, biomedclip or sam; SAM's encoders read images of `image_side` pixels.
+
+    Raises:
+        TensorMismatchError: the tensors that would tell are missing.
+    """
+    if component == "codetr":
+        return codetr_config(shapes)
+    return biomedclip_config(shapes) if component == "biomedclip" else sam_config(shapes, component, image_side)
 
 
 def sam_config(shapes: Shapes, component: str, image_side: int) -> SamConfig:

@@ -7,21 +7,21 @@ import pickle
 import pickletools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mova_export.checkpoint.tensors import Tensors
 from mova_export.errors import CheckpointError, UnsafePickleError
 
 _CALLS = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX"}
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-class CheckpointReader(Mapping[str, tuple[int, ...]]):
+class CheckpointReader(Tensors):
     """Maps every tensor's name to its shape, and reads one when asked."""
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class CheckpointReader(Mapping[str, tuple[int, ...]]):
     def __getitem__(self, name: str) -> tuple[int, ...]:
         return self._where[name].shapes[name]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._where)
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,35 @@ from tokenizers import Tokenizer
 from transformers import BertTokenizerFast
 
 from mova_export.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Tokenizers:
+    """Both of a model's.
+
+    bos: the id of what the language model's calls BOS, None where it has none; clean_up_spaces: whether decoding drops
+    spaces before punctuation.
+    """
+
+    language: Tokenizer
+    text: Tokenizer
+    bos: int | None
+    clean_up_spaces: bool
+
+    @classmethod
+    def read(cls, checkpoint: Path, text_folder: Path | None) -> Tokenizers:
+        """Those of a checkpoint's folder and its text encoder's.
+
+        Raises:
+            CheckpointError: one is missing or damaged.
+        """
+        language = language_tokenizer(checkpoint)
+        return cls(
+            language,
+            text_tokenizer(text_folder),
+            beginning_of_sequence(checkpoint, language),
+            cleans_up_spaces(checkpoint),
+        )
 
 
 def language_tokenizer(checkpoint: Path) -> Tokenizer:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from transformers import BertConfig, CLIPVisionConfig, Dinov2Config, Pix2StructVisionConfig
 
@@ -23,6 +23,16 @@ from mova_runtime.bundle.manifest import PatchInput, PixelInput, Preprocessing
 _RESAMPLE: dict[int, Literal["nearest", "bilinear", "bicubic", "lanczos"]] = {
     0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic",
 }  # fmt: skip
+
+
+class Towers(Protocol):
+    """Gives configurations and image processors by component (base, an expert's, text)."""
+
+    def config(self, component: str) -> dict[str, Any]:
+        """What transformers makes the component's module from."""
+
+    def processor(self, component: str) -> dict[str, Any]:
+        """The image processor as (mean, std, resample, resize, side) or (max_patches, patch)."""
 
 
 class TowerFolders:
@@ -82,40 +92,40 @@ class TowerFolders:
         )
 
 
-def clip_config(folders: TowerFolders, config: CheckpointConfig) -> CLIPVisionConfig:
+def clip_config(found: Towers, config: CheckpointConfig) -> CLIPVisionConfig:
     """The base encoder's, for the grid of this checkpoint."""
-    data = folders.config("base")
+    data = found.config("base")
     tower = CLIPVisionConfig(**data.get("vision_config", data))
     tower.image_size = config.image_side
     return tower
 
 
-def dinov2_config(folders: TowerFolders, side: int) -> Dinov2Config:
+def dinov2_config(found: Towers, side: int) -> Dinov2Config:
     """DINOv2's, with positions for inputs of `side` pixels."""
-    tower = Dinov2Config(**folders.config("dinov2"))
+    tower = Dinov2Config(**found.config("dinov2"))
     tower.image_size, tower.use_mask_token = side, False
     return tower
 
 
-def pix2struct_config(folders: TowerFolders, component: str) -> Pix2StructVisionConfig:
+def pix2struct_config(found: Towers, component: str) -> Pix2StructVisionConfig:
     """Of pix2struct or deplot."""
-    data = folders.config(component)
+    data = found.config(component)
     return Pix2StructVisionConfig(**data.get("vision_config", data))
 
 
-def bert_config(folders: TowerFolders) -> BertConfig:
+def bert_config(found: Towers) -> BertConfig:
     """The text encoder's."""
-    return BertConfig(**folders.config("text"))
+    return BertConfig(**found.config("text"))
 
 
-def preprocessing(folders: TowerFolders, config: CheckpointConfig) -> Preprocessing:
+def preprocessing(found: Towers, config: CheckpointConfig) -> Preprocessing:
     """How the four inputs are made from an image.
 
     Raises:
         CheckpointError: `max_patches` is not a square number: the features could not be read as a map.
     """
-    clip, dinov2, high = (folders.processor(name) for name in ("base", "dinov2", "vary"))
-    patches = folders.processor("pix2struct")
+    clip, dinov2, high = (found.processor(name) for name in ("base", "dinov2", "vary"))
+    patches = found.processor("pix2struct")
     if math.isqrt(patches["max_patches"]) ** 2 != patches["max_patches"]:
         raise CheckpointError(f"pix2struct: max_patches {patches['max_patches']} is not a square number")
     side = {"resize": config.image_side, "side": config.image_side}

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import mova_runtime as mova
-from mova_export.cli.export import export_to
+from mova_export.cli.export import checkpoint_source, export_to
 from mova_export.cli.run import summary
 from mova_export.cli.verify import verify_bundle
 from mova_export.errors import ExportError
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ExportError(f"{arguments.out}: can't be written ({error.strerror})") from None
 
     print(f"\n2. Exported to ONNX, each component checked against torch: {bundle}", flush=True)
-    export_to(checkpoint, bundle, overwrite=True)
+    export_to(checkpoint_source(checkpoint), bundle, overwrite=True)
 
     print(f"\n3. A question about {image}: {QUESTION}", flush=True)
     with mova.open(bundle) as runtime:

@@ -1,9 +1,9 @@
-"""The graph of every component of a checkpoint."""
+"""The graph of every component of a model."""
 
 from __future__ import annotations
 
 from mova_export.checkpoint.layout import EXPERTS
-from mova_export.checkpoint.load import Checkpoint
+from mova_export.checkpoint.source import Source
 from mova_export.graphs.adapter import adapter_graph
 from mova_export.graphs.graph import Graph
 from mova_export.graphs.language import language_graph
@@ -21,13 +21,13 @@ EXPERT_INPUTS: dict[str, ImageInput] = {
 }
 
 
-def component_graph(checkpoint: Checkpoint, name: str) -> Graph:
+def component_graph(source: Source, name: str) -> Graph:
     """Load one component's weights and make its graph."""
-    module = checkpoint.load(name)
+    module = source.load(name)
     if name == "base":
-        return base_graph(module, checkpoint.preprocessing.clip)  # type: ignore[arg-type]  # `load` gives each its own
+        return base_graph(module, source.preprocessing.clip)  # type: ignore[arg-type]  # `load` gives each its own
     if name in EXPERTS:
-        return expert_graph(module, getattr(checkpoint.preprocessing, EXPERT_INPUTS[name]))  # type: ignore[arg-type]
+        return expert_graph(module, getattr(source.preprocessing, EXPERT_INPUTS[name]))  # type: ignore[arg-type]
     if name == "text":
         return text_graph(module)  # type: ignore[arg-type]
     if name == "adapter":
