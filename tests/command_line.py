@@ -1,4 +1,4 @@
-"""What a command did."""
+"""What a command did, and whether it told the user of a mistake as it should."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ class Done:
 
 
 MovaCommand = Callable[..., Done]
+
+
+def assert_user_error(done: Done, text: str) -> None:
+    """The user was told of a mistake of theirs, in one line that says `text`."""
+    assert done.status == 2, done.error
+    (line,) = done.error_lines
+    assert line.startswith("mova")
+    assert text in line

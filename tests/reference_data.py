@@ -14,9 +14,6 @@ IMAGES = REFERENCE / "images"
 GOLDEN_SEEDS = (2, 6, 9, 0)
 """0 routes to no expert, 2 to three, 6 to four."""
 
-TWICE = -1
-"""bundle(TWICE) is the first golden seed's checkpoint, exported a second time by another process."""
-
 EXPERTS = ("dinov2", "vary", "codetr", "pix2struct", "deplot", "biomedclip", "sam")
 
 
@@ -76,3 +73,9 @@ def relative_l2(found: np.ndarray, expected: np.ndarray) -> float:
     """‖found - expected‖₂ / ‖expected‖₂."""
     difference = found.astype(np.float64) - expected.astype(np.float64)
     return float(np.linalg.norm(difference) / np.linalg.norm(expected.astype(np.float64)))
+
+
+def cosine(found: np.ndarray, expected: np.ndarray) -> float:
+    """Of the angle between two arrays."""
+    x, y = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,22 +37,27 @@ class Torch:
         self.tokenizer = BertTokenizerFast.from_pretrained(folder / "bert")
 
     @torch.inference_mode()
-    def visual(self, inputs: dict[str, np.ndarray], question: str, experts: tuple[str, ...]) -> torch.Tensor:
+    def visuals(self, inputs: dict[str, np.ndarray], question: str) -> list[torch.Tensor]:
+        """Visual tokens of each choice of experts, each expert having looked once."""
         kinds = {"dinov2": "dinov2", "pix2struct": "flattened", "deplot": "flattened", "biomedclip": "clip"}
         batch = {name: torch.from_numpy(array)[None] for name, array in inputs.items()}
         text = f"question 0: {question.lower()}\n\n"
         encoded = self.tokenizer(text, return_tensors="pt", truncation=True, max_length=512)
-        cached = [self.modules[name](batch[kinds.get(name, "high")])[1:] for name in experts]
-        none = torch.zeros(0, 1, 64, 1024)
-        visual, _ = self.modules["adapter"](
-            self.modules["base"](batch["clip"]),
-            self.modules["text"](encoded["input_ids"], encoded["attention_mask"]),
-            torch.cat([none, *(keys for keys, _ in cached)]),
-            torch.cat([none, *(values for _, values in cached)]),
-            torch.zeros(len(experts), dtype=torch.long),
-            torch.tensor([EXPERTS.index(name) for name in experts], dtype=torch.long),
-        )
-        return visual[0]
+        base = self.modules["base"](batch["clip"])
+        asked = self.modules["text"](encoded["input_ids"], encoded["attention_mask"])
+        cached = {name: self.modules[name](batch[kinds.get(name, "high")])[1:] for name in EXPERTS}
+        none, found = torch.zeros(0, 1, 64, 1024), []
+        for experts in CHOICES:
+            visual, _ = self.modules["adapter"](
+                base,
+                asked,
+                torch.cat([none, *(cached[name][0] for name in experts)]),
+                torch.cat([none, *(cached[name][1] for name in experts)]),
+                torch.zeros(len(experts), dtype=torch.long),
+                torch.tensor([EXPERTS.index(name) for name in experts], dtype=torch.long),
+            )
+            found.append(visual[0])
+        return found
 
     @torch.inference_mode()
     def tokens(self, before: tuple[int, ...], visual: torch.Tensor, after: tuple[int, ...], count: int) -> list[int]:
@@ -67,17 +72,24 @@ class Torch:
         return found
 
 
+@pytest.fixture(scope="module")
+def expected(checkpoint: MakePath) -> Torch:
+    return Torch(checkpoint(2))
+
+
+@pytest.fixture(scope="module")
+def rt(bundle: MakePath) -> Iterator[mova_runtime.Runtime]:
+    with mova_runtime.open(bundle(2)) as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("number", range(3))
-def test_other_images_and_questions(number: int, bundle: MakePath, checkpoint: MakePath) -> None:
-    expected = Torch(checkpoint(2))
+def test_other_images_and_questions(number: int, expected: Torch, rt: mova_runtime.Runtime) -> None:
     question, count = QUESTIONS[number], 12
-    with mova_runtime.open(bundle(2)) as rt:
-        inputs = rt.preprocess(image(number))
-        for experts in CHOICES:
-            visual = expected.visual(inputs, question, experts)
-            assert relative_l2(rt.encode(image(number), question, experts).tokens, visual.numpy()) < 1e-4
-            answer = rt.answer(image(number), question, experts, max_new_tokens=count)
-            prompt = rt._model.prompts.answer(question)
-            assert (
-                list(answer.tokens) == expected.tokens(prompt.before, visual, prompt.after, count)[: len(answer.tokens)]
-            )
+    visuals = expected.visuals(rt.preprocess(image(number)), question)
+    for experts, visual in zip(CHOICES, visuals, strict=True):
+        assert relative_l2(rt.encode(image(number), question, experts).tokens, visual.numpy()) < 1e-4
+        answer = rt.answer(image(number), question, experts, max_new_tokens=count)
+        prompt = rt._model.prompts.answer(question)
+        wanted = expected.tokens(prompt.before, visual, prompt.after, count)
+        assert list(answer.tokens) == wanted[: len(answer.tokens)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -16,19 +17,16 @@ import pytest
 from command_line import MovaCommand
 from mova_export.artifacts import Derived, Reference, derive
 from mova_export.checkpoint.layout import COMPONENTS
+from mova_export.checkpoint.load import Checkpoint
 from mova_export.errors import ExportError
 from mova_export.export import export
-from mova_export.graphs.casts import to_narrow
-from mova_export.graphs.onnx import save
-from mova_export.graphs.policy import Kept, Policy
-from mova_export.graphs.prepare import prepare
-from mova_export.graphs.quantise import quantise
-from mova_export.graphs.zeros import drop_zero_sums
+from mova_export.graphs.policy import Kept
 from mova_runtime import ParityError
-from mova_runtime.bundle import Bundle
+from mova_runtime.bundle import Bundle, sha256_of
 from mova_runtime.bundle.manifest import PRECISIONS, Parity, Probe
 from mova_runtime.engines.ort import open_engine
 from mova_runtime.parity.probe import Case
+from reference_data import cosine
 
 MakePath = Callable[[int], Path]
 
@@ -85,7 +83,7 @@ def written(bundle: MakePath, tmp_path_factory: pytest.TempPathFactory) -> Writt
 def small(checkpoint: MakePath, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of two components in every precision."""
     out = tmp_path_factory.mktemp("small") / "bundle"
-    export(checkpoint(2), out, components=SMALL, precisions=PRECISIONS)
+    export(Checkpoint(checkpoint(2)), out, components=SMALL, precisions=PRECISIONS)
     return Bundle.open(out)
 
 
@@ -96,11 +94,6 @@ def probe(bundle: Bundle, component: str) -> tuple[dict[str, np.ndarray], dict[s
 def arrays(bundle: Bundle, kept: Probe) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     inputs, outputs = ({k: np.load(bundle.path(f)) for k, f in files.items()} for files in (kept.inputs, kept.outputs))
     return inputs, outputs
-
-
-def cosine(x: np.ndarray, y: np.ndarray) -> float:
-    x, y = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
-    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
 # ---- parity ----
@@ -261,30 +254,36 @@ def test_four_bits_are_for_most_matrices(written: Written) -> None:
 # ---- the command ----
 
 
+@pytest.mark.parametrize("component", SMALL)
 def test_exporting_twice_gives_the_same_bytes(
-    checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand, small: Bundle
+    component: str, bundle: MakePath, small: Bundle, written: Written
 ) -> None:
-    options = ("--only", ",".join(SMALL), "--precision", ",".join(PRECISIONS))
-    done = mova_command("export", checkpoint(2), "--out", tmp_path / "again", *options)
-    assert done.status == 0, done.error
-    assert Bundle.open(tmp_path / "again").manifest.components == small.manifest.components
+    """Exported by another process, and derived from that float32 graph once more."""
+    first, again = Bundle.open(bundle(2)).manifest.components[component], small.manifest.components[component]
+    assert dataclasses.replace(again, artifacts=again.artifacts[:1]) == first
+    for artifact in again.artifacts:
+        derived = written.derived[component, artifact.precision]
+        assert [file.sha256 for file in artifact.files] == [sha256_of(file) for file in derived.files]
+        parity = written.parity(component, artifact.precision)
+        assert all(parity[one.output] == one for one in artifact.parity)
+        assert (artifact.float32, artifact.int8) == (derived.kept.float32, derived.kept.int8)
 
 
 def test_float32_is_not_kept_where_it_was_not_asked_for(
     checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand
 ) -> None:
     out = tmp_path / "bundle"
-    done = mova_command("export", checkpoint(2), "--out", out, "--only", "deplot", "--precision", "int8, fp16")
+    done = mova_command("export", checkpoint(2), "--out", out, "--only", "llm", "--precision", "int8, fp16")
     assert done.status == 0, done.error
-    assert sorted(path.name for path in (out / "components/deplot").iterdir()) == ["fp16", "int8", "probe"]
-    assert sorted(path.name for path in (out / "components/deplot/fp16").iterdir()) == ["model.onnx", "model.onnx.data"]
-    assert [a.precision for a in Bundle.open(out).manifest.components["deplot"].artifacts] == ["int8", "fp16"]
-    lines = [line.removeprefix("[ 1/1] deplot").split() for line in done.output.splitlines() if "torch" in line]
+    assert {path.name for path in (out / "components/llm").iterdir()} & set(PRECISIONS) == {"fp16", "int8"}
+    assert sorted(path.name for path in (out / "components/llm/fp16").iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert [a.precision for a in Bundle.open(out).manifest.components["llm"].artifacts] == ["int8", "fp16"]
+    lines = [line.removeprefix("[ 1/1] llm").split() for line in done.output.splitlines() if "torch" in line]
     assert [line[0] for line in lines] == ["int8", "fp16"]
 
     shown = mova_command("inspect", out)
-    assert "gated MLP outputs" in shown.output
-    assert json.loads(mova_command("inspect", out, "--json").output)["components"]["deplot"]["artifacts"][1]["float32"]
+    assert "residual" in shown.output
+    assert json.loads(mova_command("inspect", out, "--json").output)["components"]["llm"]["artifacts"][1]["float32"]
 
 
 @pytest.mark.parametrize(
@@ -293,106 +292,5 @@ def test_float32_is_not_kept_where_it_was_not_asked_for(
 )
 def test_wrong_precisions(precisions: tuple[str, ...], text: str, checkpoint: MakePath, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=text):
-        export(checkpoint(2), tmp_path / "bundle", components=["deplot"], precisions=precisions)
+        export(Checkpoint(checkpoint(2)), tmp_path / "bundle", components=["deplot"], precisions=precisions)
     assert not (tmp_path / "bundle").exists()
-
-
-# ---- graphs of our own making ----
-
-
-def model_of(text: str, **weights: np.ndarray) -> ir.Model:
-    """A graph in ONNX's text form, with its weights."""
-    model = ir.from_onnx_text(f'<ir_version: 9, opset_import: ["": 20]> g {text}')
-    for name, array in weights.items():
-        value = next(v for node in model.graph for v in node.inputs if v is not None and v.name == name)
-        value.const_value = ir.Tensor(array, name=name)
-        value.dtype, value.shape = value.const_value.dtype, ir.Shape(array.shape)
-        model.graph.register_initializer(value)
-    prepare(model)
-    return model
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
-def run(model: ir.Model, folder: Path, **inputs: np.ndarray) -> list[np.ndarray]:
-    path, _ = save(model, folder / "model.onnx")
-    onnx.checker.check_model(str(path), full_check=True)
-    return list(open_engine(path, "test", 0).run(inputs).values())
-
-
-@pytest.mark.parametrize("kind", ["matrix", "mask"])
-def test_a_constant_beyond_float16_keeps_its_node_float32(kind: str, rng: np.random.Generator, tmp_path: Path) -> None:
-    text = "(float[2, 64] x) => (float[2, 64] y) { h = MatMul(x, a) m = Add(h, c) y = MatMul(m, b) }"
-    a, b = (rng.standard_normal((64, 64)).astype(np.float32) for _ in range(2))
-    c = np.array(1e5 if kind == "mask" else 1, np.float32)
-    if kind == "matrix":
-        b[3, 5] = 70_000
-    model = model_of(text, a=a, b=b, c=c)
-    kept = to_narrow(model, "fp16", Policy())
-    assert kept.float32 == (("masks",) if kind == "mask" else ("weight b",))
-    x = rng.standard_normal((2, 64)).astype(np.float32)
-    (y,) = run(model, tmp_path, x=x)
-    assert np.isfinite(y).all()
-    assert cosine(y, (x @ a + c) @ b) > 0.999
-
-
-def test_values_read_in_both_types_are_cast_once(rng: np.random.Generator, tmp_path: Path) -> None:
-    text = """(float[2, 64] x) => (float[2, 64] y, float[2, 64] h) {
-        h = MatMul(x, a) p = Softmax <axis = -1> (h) q = Softmax <axis = 0> (h)
-        r = MatMul(p, a) s = MatMul(q, a) t = Add(r, s) y = Mul(t, a0) }"""
-    a, a0 = rng.standard_normal((64, 64)).astype(np.float32) / 8, rng.standard_normal(64).astype(np.float32)
-    model = model_of(text, a=a, a0=a0)
-    to_narrow(model, "fp16", Policy())
-    # x, h to both softmaxes and the output, p, q, y; t is no residual sum: neither operand comes from the other
-    assert sum(node.op_type == "Cast" for node in model.graph) == 5
-    assert [value.name for value in model.graph.outputs] == ["y", "h"]
-    x = rng.standard_normal((2, 64)).astype(np.float32)
-    y, h = run(model, tmp_path, x=x)
-    assert cosine(h, x @ a) > 0.99999
-    assert y.dtype == np.float32
-
-
-def test_a_lookup_of_many_rows_is_stored_narrow_and_cast_a_row(rng: np.random.Generator) -> None:
-    text = "(int64[n] ids) => (float[n, 64] y) { e = Gather <axis = 0> (t, ids) y = LayerNormalization(e, w) }"
-    for rows, dtype in ((4096, FLOAT16), (16, FLOAT)):
-        model = model_of(text, t=rng.standard_normal((rows, 64)).astype(np.float32), w=np.ones(64, np.float32))
-        to_narrow(model, "fp16", Policy())
-        (gather,) = [node for node in model.graph if node.op_type == "Gather"]
-        assert gather.inputs[0].dtype == dtype
-
-
-def test_quantised_rows_and_stacked_matrices_are_close(rng: np.random.Generator, tmp_path: Path) -> None:
-    text = """(int64[p] i, float[p, 3, 256] x) => (float[p, 3, 256] y) {
-        m = Gather <axis = 0> (t, i) y = MatMul(x, m) }"""
-    t = rng.standard_normal((5, 256, 256)).astype(np.float32)
-    t[..., 7] *= 1000  # a scale a column: the others don't suffer
-    model = model_of(text, t=t)
-    kept = quantise(model, 4, Policy())
-    assert kept.int8 == ("stacked matrices",)
-    x, i = rng.standard_normal((2, 3, 256)).astype(np.float32), np.array([4, 1])
-    path, weights = save(model, tmp_path / "model.onnx")
-    (y,) = open_engine(path, "test", 0).run({"x": x, "i": i}).values()
-    expected = x @ t[i]
-    for column in (0, 7, 255):
-        assert cosine(y[..., column], expected[..., column]) > 0.9999
-    assert weights.stat().st_size < t.nbytes * 0.26
-
-
-def test_zeros_added_to_broadcast_go(rng: np.random.Generator, tmp_path: Path) -> None:
-    text = """(float[b, 1, 1, 8] mask, float[b, 4, 8, 8] scores) => (float[b, 4, 8, 8] y) {
-        wide = Add(zeros, mask) turned = Sub(one, wide) y = Add(scores, turned) }"""
-    zeros, one = np.zeros((1, 4, 8, 8), np.float32), np.array(1, np.float32)
-    mask = rng.standard_normal((2, 1, 1, 8)).astype(np.float32)
-    scores = rng.standard_normal((2, 4, 8, 8)).astype(np.float32)
-    model = model_of(text, zeros=zeros, one=one)
-    drop_zero_sums(model)
-    assert "zeros" not in model.graph.initializers
-    (y,) = run(model, tmp_path, mask=mask, scores=scores)
-    np.testing.assert_array_equal(y, scores + (1 - mask))
-
-    kept = model_of(text.replace("Add(scores, turned)", "MatMul(scores, turned)"), zeros=zeros, one=one)
-    drop_zero_sums(kept)
-    assert "zeros" in kept.graph.initializers

@@ -251,11 +251,7 @@ def test_loads_and_stores_are_wide(twice: Any) -> None:
         assert {int(size, 0) for size in copies} == {16}, name
 
 
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toys")
-    (folder / "toys.py").write_text(
-        """
+TOYS = """
 import triton
 import triton.language as tl
 
@@ -271,31 +267,60 @@ def described(x, out, rows, B: tl.constexpr):
     blocks = tl.make_tensor_descriptor(x, [rows, B], [B, 1], [16, B])
     i = tl.arange(0, 16)[:, None] * B + tl.arange(0, B)[None, :]
     tl.store(out + i, blocks.load([tl.program_id(0) * 16, 0]))
-""",
-        encoding="utf-8",
-    )
-    return folder
+"""
 
 
-def toy(name: str, signature: dict[str, str], aligned: tuple[str, ...] = ()) -> str:
+def toy(name: str, signature: dict[str, str], aligned: tuple[str, ...] = (), target: str = "TARGETS['sm_90']") -> str:
     variant = f"Variant('toy', 'toys:{name}', {tuple(signature.items())!r}, {{'B': 64}}, 4, 2, {aligned!r})"
-    return f"json.dump(asdict(replace(compile_variant({variant}, TARGETS['sm_90']), cubin='')), sys.stdout)"
+    return f"compile_variant({variant}, {target})"
 
 
 PARTLY = {"x": "*fp32", "unused": "*bf16", "one": "i32", "out": "*fp32", "count": "i64", "scale": "fp32"}
 
+COMPILED = {
+    "partly": toy("partly", PARTLY),
+    "described": toy("described", {"x": "*fp32", "out": "*fp32", "rows": "i32"}, ("x",)),
+    "another order": toy("partly", {"unused": "*bf16", "x": "*fp32", **PARTLY}),
+    "an unknown target": toy(
+        "partly", PARTLY, target="replace(TARGETS['sm_90'], capability='sm_199', devices='RTX 99')"
+    ),
+    "a number to store to": toy("partly", {**PARTLY, "out": "fp32"}),
+    "little shared memory": f"""compile_variant(
+        variants({FULL!r}, 'bf16', TARGETS['sm_87'])[0], replace(TARGETS['sm_87'], shared=9999)
+    )""",
+}
 
-def test_no_argument_vanishes(toys: Path) -> None:
-    made = run(toy("partly", PARTLY), toys)
-    assert made["symbol"] == "partly"
-    assert [tuple(argument) for argument in made["arguments"]] == list(PARTLY.items())
-    (taken,) = re.findall(r"\.entry partly\((.*?)\)", made["ptx"], re.DOTALL)
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each became, or how it was refused; one process compiles them one after another."""
+    folder = tmp_path_factory.mktemp("toys")
+    (folder / "toys.py").write_text(TOYS, encoding="utf-8")
+    script = f"""
+def made(compiled):
+    try:
+        return asdict(replace(compiled(), cubin=''))
+    except KernelError as error:
+        return str(error)
+
+cases = {{{", ".join(f"{name!r}: lambda: {code}" for name, code in COMPILED.items())}}}
+json.dump({{name: made(compiled) for name, compiled in cases.items()}}, sys.stdout)
+"""
+    found: dict[str, Any] = run(script, folder)
+    return found
+
+
+def test_no_argument_vanishes(made: dict[str, Any]) -> None:
+    partly = made["partly"]
+    assert partly["symbol"] == "partly"
+    assert [tuple(argument) for argument in partly["arguments"]] == list(PARTLY.items())
+    (taken,) = re.findall(r"\.entry partly\((.*?)\)", partly["ptx"], re.DOTALL)
     assert re.findall(r"\.param \.(\w+)", taken) == ["u64", "u64", "u32", "u64", "u64", "f32", "u64", "u64"]
-    assert made["scratch"] == {"global": 0, "profile": 0}
-    assert made["constants"] == {"B": 64}
-    assert (made["warps"], made["shared"], made["spills"]) == (4, 0, 0)
-    assert re.fullmatch(r"\d+\.\d+", made["toolkit"])
-    assert made["registers"] > 8
+    assert partly["scratch"] == {"global": 0, "profile": 0}
+    assert partly["constants"] == {"B": 64}
+    assert (partly["warps"], partly["shared"], partly["spills"]) == (4, 0, 0)
+    assert re.fullmatch(r"\d+\.\d+", partly["toolkit"])
+    assert partly["registers"] > 8
 
 
 def test_an_entry_that_takes_something_else_is_refused() -> None:
@@ -309,30 +334,21 @@ def test_an_entry_that_takes_something_else_is_refused() -> None:
         _check_parameters(convert, "")
 
 
-def test_scratch_memory_that_a_kernel_needs_is_told(toys: Path) -> None:
-    made = run(toy("described", {"x": "*fp32", "out": "*fp32", "rows": "i32"}, ("x",)), toys)
-    assert made["scratch"]["global"] >= 128
-    assert made["scratch"]["profile"] == 0
+def test_scratch_memory_that_a_kernel_needs_is_told(made: dict[str, Any]) -> None:
+    assert made["described"]["scratch"]["global"] >= 128
+    assert made["described"]["scratch"]["profile"] == 0
 
 
-def failure(script: str, *folders: Path, **variables: str) -> str:
-    text: str = run(
-        f"try:\n    {script}\nexcept KernelError as error:\n    json.dump(str(error), sys.stdout)",
-        *folders,
-        **variables,
+def test_arguments_of_another_order_are_refused(made: dict[str, Any]) -> None:
+    assert made["another order"] == (
+        "toy: partly takes x, unused, one, out, count, scale, B, not unused, x, one, out, count, scale, B"
     )
-    return text
-
-
-def test_arguments_of_another_order_are_refused(toys: Path) -> None:
-    told = failure(toy("partly", {"unused": "*bf16", "x": "*fp32", **PARTLY}), toys)
-    assert told == "toy: partly takes x, unused, one, out, count, scale, B, not unused, x, one, out, count, scale, B"
 
 
 def test_spills_are_counted() -> None:
     script = f"""
 (one,) = [one for one in variants({FULL!r}, "bf16", TARGETS["sm_87"]) if one.name == "embed"]
-made = compile_variant(replace(one, num_warps=1, constants={{**one.constants, "ROWS": 16}}), TARGETS["sm_87"])
+made = compile_variant(replace(one, num_warps=1, constants={{**one.constants, "ROWS": 8}}), TARGETS["sm_87"])
 json.dump([made.registers, made.spills, made.warps], sys.stdout)
 """
     registers, spills, warps = run(script)
@@ -340,21 +356,15 @@ json.dump([made.registers, made.spills, made.warps], sys.stdout)
     assert spills > 100
 
 
-def test_too_much_shared_memory_is_refused() -> None:
-    script = f"compile_variant(variants({FULL!r}, 'bf16', TARGETS['sm_87'])[0], replace(TARGETS['sm_87'], shared=9999))"
-    told = failure(script)
-    assert re.fullmatch(r"cross_attention: needs \d+ bytes of shared memory, sm_87 \(Jetson Orin\) has 9999", told)
+def test_too_much_shared_memory_is_refused(made: dict[str, Any]) -> None:
+    wanted = r"cross_attention: needs \d+ bytes of shared memory, sm_87 \(Jetson Orin\) has 9999"
+    assert re.fullmatch(wanted, made["little shared memory"])
 
 
-def test_a_target_that_triton_does_not_know_is_told_with_its_version(toys: Path) -> None:
+def test_a_target_that_triton_does_not_know_is_told_with_its_version(made: dict[str, Any]) -> None:
     import triton
 
-    told = failure(
-        toy("partly", PARTLY).replace(
-            "TARGETS['sm_90']", "replace(TARGETS['sm_90'], capability='sm_199', devices='RTX 99')"
-        ),
-        toys,
-    )
+    told = made["an unknown target"]
     assert told.startswith(f"toy: Triton {triton.__version__} can't compile it for sm_199 (RTX 99) (")
     assert "'sm_199a' is not defined" in told
     assert "\n" not in told
@@ -381,17 +391,21 @@ def test_what_the_assembler_does_not_take_is_told(change: tuple[str, str], compl
         assemble(ptx, str(tmp_path / "ptxas"))
 
 
-def test_what_the_compiler_does_not_take_is_told(toys: Path) -> None:
-    told = failure(toy("partly", {**PARTLY, "x": "*fp32", "out": "fp32"}), toys)
+def test_what_the_compiler_does_not_take_is_told(made: dict[str, Any]) -> None:
+    told = made["a number to store to"]
     assert told.startswith("toy: Triton ")
     assert "\n" not in told
 
 
 def test_an_interpreted_kernel_can_not_be_compiled() -> None:
-    script = f"compile_variant(variants({FULL!r}, 'bf16', TARGETS['sm_87'])[0], TARGETS['sm_87'])"
-    assert "TRITON_INTERPRET was set when mova_kernels.cross_attention.kernel was imported" in failure(
-        script, TRITON_INTERPRET="1"
-    )
+    script = f"""
+try:
+    compile_variant(variants({FULL!r}, "bf16", TARGETS["sm_87"])[0], TARGETS["sm_87"])
+except KernelError as error:
+    json.dump(str(error), sys.stdout)
+"""
+    told = run(script, TRITON_INTERPRET="1")
+    assert "TRITON_INTERPRET was set when mova_kernels.cross_attention.kernel was imported" in told
     if os.environ.get("TRITON_INTERPRET") == "1":
         with pytest.raises(KernelError, match="TRITON_INTERPRET was set"):
             compile_variant(variants(FULL, "bf16", ORIN)[0], ORIN)

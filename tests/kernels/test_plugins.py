@@ -16,6 +16,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from mova_export.kernels.plugins import write_plugin_graph
 from mova_kernels.aot import Compiled, environment
 from mova_kernels.errors import KernelError
 from mova_kernels.plugins import kernel as wrappers
@@ -23,6 +24,8 @@ from mova_kernels.plugins import registration
 from mova_kernels.plugins.ptx import without_scratch
 from mova_kernels.targets import TARGETS
 from mova_kernels.variants import AdapterShape, Variant, variants
+from mova_runtime.bundle import Bundle
+from mova_runtime.bundle.arrays import load_array
 from mova_runtime.engines.nvidia import gpu
 
 pytestmark = pytest.mark.skipif(gpu() is not None, reason="on a machine with a GPU kernels are not interpreted")
@@ -116,18 +119,20 @@ def operators(plugins: Plugins, ran: list[str]) -> list[type[OpRun]]:
     return [operator(plugin) for plugin in registration.PLUGINS]
 
 
-@pytest.mark.parametrize("probe", [0, 1], ids=["three pairs of two images", "no pairs"])
-def test_a_graph_of_plugins_computes_what_torch_gave(bundle, probe: int, told: Plugins, tmp_path: Path) -> None:
-    from mova_export.kernels.plugins import write_plugin_graph
-    from mova_runtime.bundle import Bundle
-    from mova_runtime.bundle.arrays import load_array
-
+@pytest.fixture(scope="module")
+def graph(bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, onnx.ModelProto]:
+    """A bundle, and its adapter's graph with plugins."""
     opened = Bundle.open(bundle(2))
-    path = write_plugin_graph(opened, "fp32", TARGET, tmp_path)
+    return opened, onnx.load(write_plugin_graph(opened, "fp32", TARGET, tmp_path_factory.mktemp("plugins")))
+
+
+@pytest.mark.parametrize("probe", [0, 1], ids=["three pairs of two images", "no pairs"])
+def test_a_graph_of_plugins_computes_what_torch_gave(graph, probe: int, told: Plugins) -> None:
+    opened, model = graph
     files = opened.component("adapter").probes[probe]
     inputs = {name: load_array(opened.checked_path(file)) for name, file in files.inputs.items()}
     ran: list[str] = []
-    outputs = ReferenceEvaluator(onnx.load(path), new_ops=operators(told, ran)).run(None, inputs)
+    outputs = ReferenceEvaluator(model, new_ops=operators(told, ran)).run(None, inputs)
     for name, found in zip(("visual", "gates"), outputs, strict=True):
         expected = load_array(opened.checked_path(files.outputs[name]))
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4 * np.abs(expected).max() + 1e-6)
