@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from mova_runtime.engines.pool import EnginePool, FeatureCache
 from mova_runtime.engines.prefetch import THREAD, Prefetcher
 from mova_runtime.errors import MovaError, QuestionError
 from mova_runtime.options import Options
+from mova_runtime.pieces import Pieces
 from mova_runtime.routing import parse
 from mova_runtime.trace import Recorder, Trace, loading
 from mova_runtime.types import Answer, Routing, Stats, Totals, Visual
@@ -93,14 +94,14 @@ class Runtime:
 
     def stream(
         self, image: ImageSource, question: str, experts: Sequence[str] | None = None, max_new_tokens: int = 128
-    ) -> Generator[str, None, None]:
+    ) -> Pieces:
         """Like `answer`, as pieces of text that never split a character; joined they are the answer's text.
 
         Mistakes are raised here; engines load and run as the pieces are asked for. Between two pieces the language
         model stays leased: read to the end, or close what this returns.
         """
         request, chosen, limit = self._prepare(image, question, experts, max_new_tokens)
-        return request.speak(chosen, limit)
+        return Pieces(request.speak(chosen, limit))
 
     def route(self, image: ImageSource, question: str) -> Routing:
         """Ask which experts suit the question; no expert is loaded. Raises like `answer`."""

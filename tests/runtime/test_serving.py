@@ -185,6 +185,19 @@ class TestManyThreads:
             stream.close()
             assert not any(use.users or use.wanted for use in runtime.stats().pool.engines)
 
+    def test_a_stream_that_is_collected_ends_in_a_thread_of_its_own(self, known: Path) -> None:
+        """A collector may come by while the pool's lock is held; what it finds must not change the pool there."""
+        with mova.open(known) as runtime:
+            stream = runtime.stream(CHART, QUESTION, experts=(), max_new_tokens=12)
+            next(stream)
+            with runtime._pool.shared.changed:
+                del stream
+                assert runtime._pool.shared.room.engines["llm"].users == 1
+            deadline = time.monotonic() + 30
+            while any(use.users for use in runtime.stats().pool.engines):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
     def test_threads_that_need_the_same_cold_engines_load_each_once(self, known: Path) -> None:
         together = threading.Barrier(4)
         with mova.open(known) as runtime:
