@@ -30,10 +30,11 @@ import mova_runtime as mova
 from mova_export.demo.checkpoint import IMAGE
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.manifest import LANGUAGE_MODEL
+from mova_runtime.engines import ort
+from mova_runtime.engines.backends import make
 from mova_runtime.engines.choice import choose
 from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.memory import Limits
-from mova_runtime.engines.ort import OrtBackend
 from mova_runtime.engines.pool import EnginePool
 from mova_runtime.engines.prefetch import THREAD
 from mova_runtime.trace import Recorder, Trace, loading
@@ -42,8 +43,12 @@ RESULTS = Path(__file__).resolve().parent / "results"
 QUESTIONS = ("Which bar is the tallest, and what is its value?", "Who drew this chart, and when?")
 TOGETHER = ("biomedclip", "deplot")
 """Two experts of one size, to run at the same time."""
-CHOSEN = ("dinov2", "sam")
-"""Experts of the requests, and those that take turns in memory."""
+SWAPPED = ("sam", "dinov2")
+"""Two large ones that take turns in memory."""
+CHOSEN = ("dinov2", "deplot")
+"""Experts of the requests."""
+SLOW = ("codetr", "sam", "vary")
+"""Minutes a run at full size: what they do cold is measured without one."""
 REPEATS = 5
 NOT_ENGINES = ("load", "check", "wait")
 
@@ -81,49 +86,52 @@ def pool_of(bundle: Bundle, backend: str, threads: int, limits: Limits = Limits(
     return EnginePool(tuple(bundle.manifest.components), loader, limits), loader
 
 
-def latency(bundle: Bundle, backend: str, threads: int, component: str) -> Found:
+def latency(bundle: Bundle, backend: str, threads: int, component: str, runs: int) -> Found:
     """Seconds of the load, of the first run, and of the next; MiB that the engine holds between runs, and its peak."""
-    inputs, (pool, loader) = probe_of(bundle, component), pool_of(bundle, backend, threads)
-    loader.need(component)  # imports the backend, as the first engine of a process does
-    before, times = process_memory("VmRSS"), []
-    for _ in range(3):
+    inputs, choice = probe_of(bundle, component), choose(bundle, backend)
+    loader = make(choice, threads)
+    loader.need(bundle, component)
+    loader.start()  # imports the library, as the first engine of a process does
+    before = process_memory("VmRSS")
+    start = perf_counter()
+    engine = loader.load(bundle, component)
+    times = [perf_counter() - start]
+    for _ in range(runs):
         start = perf_counter()
-        with pool.lease(component, Trace()) as engine:
-            leased = perf_counter()
-            engine.run(inputs)
-        times.append((leased - start, perf_counter() - leased))
+        engine.keep(inputs)
+        times.append(perf_counter() - start)
     return {
-        "load": times[0][0],
-        "first_run": times[0][1],
-        "resident_run": min(times[1][1], times[2][1]),
+        **dict(zip(("load", "first_run", "resident_run"), times, strict=False)),
         "mib": process_memory("VmRSS") - before,
         "mib_peak": process_memory("VmHWM") - before,
     }
 
 
-def swap(bundle: Bundle, backend: str, threads: int) -> Found:
+def swap(bundle: Bundle, backend: str, threads: int, rounds: int) -> Found:
     """Seconds until an engine is there that pushes another one out, files in the page cache; and of its first run."""
-    one, other = CHOSEN
     roomy, loader = pool_of(bundle, backend, threads)
-    needs = [loader.need(name).peak for name in CHOSEN]
+    for name in SWAPPED:
+        with roomy.lease(name, Trace()):  # measured now, if it never was
+            pass
     roomy.close()
+    needs = [loader.need(name).peak for name in SWAPPED]
     pool, _ = pool_of(bundle, backend, threads, Limits(host=max(need.host for need in needs)))
-    inputs = {name: probe_of(bundle, name) for name in CHOSEN}
-    times: dict[str, list[float]] = {name: [] for name in CHOSEN}
-    runs: dict[str, list[float]] = {name: [] for name in CHOSEN}
-    for number in range(REPEATS):
-        for name in (one, other):
+    inputs = {name: probe_of(bundle, name) for name in SWAPPED}
+    found: Found = {name: {"swap": [], "first_run": []} for name in SWAPPED}
+    for number in range(rounds + 1):
+        for name in SWAPPED:
             bring(bundle, name)
             start = perf_counter()
             with pool.lease(name, Trace()) as engine:
-                times[name].append(perf_counter() - start)
-                if number in (0, REPEATS - 1):
-                    engine.run(inputs[name])
-                    runs[name].append(perf_counter() - start - times[name][-1])
-    evictions = pool.totals().evictions
+                leased = perf_counter()
+                if number:  # before, it had nobody to push out
+                    found[name]["swap"].append(leased - start)
+                if number == rounds:
+                    engine.keep(inputs[name])
+                    found[name]["first_run"].append(perf_counter() - leased)
+    assert pool.totals().evictions > 2 * rounds, "they had to take turns"
     pool.close()
-    assert evictions >= 2 * (REPEATS - 1), "they had to take turns"
-    return {name: {"swap": times[name][1:], "first_run": runs[name]} for name in CHOSEN}
+    return found
 
 
 def ahead(bundle: Bundle, backend: str, threads: int, prefetch: bool, cold: bool) -> Found:
@@ -142,16 +150,28 @@ def questions(bundle: Bundle, backend: str, threads: int) -> Found:
 
 
 def overhead(bundle: Bundle, backend: str, threads: int, repeats: int) -> Found:
-    """What a request with resident engines takes beside them: 1 - (engines and preprocessing) / request."""
+    """What a request with resident engines takes beside them, and what of that is the pool's: leases and the trace."""
     with mova.open(bundle.root, backend=backend, threads=threads, feature_cache=0) as runtime:
         one_request(runtime, 0)
         found = [one_request(runtime, number % 2) for number in range(repeats)]
-    return {"share": [1 - one["stages_ms"] / one["ms"] for one in found], "ms": [one["ms"] for one in found]}
+        start, leases = perf_counter(), 1000
+        for _ in range(leases):
+            with runtime._pool.lease("base", Trace(runtime._recorder)):
+                pass
+        a_lease = (perf_counter() - start) / leases
+    stages = median(len(one["stages"]) for one in found)
+    pool = a_lease * stages + tracing()["microseconds_a_stage"] / 1e6 * stages
+    return {
+        "ms": [one["ms"] for one in found],
+        "share_beside_stages": [1 - one["stages_ms"] / one["ms"] for one in found],
+        "microseconds_a_lease": a_lease * 1e6,
+        "share_of_pool_and_trace": [pool * 1e3 / one["stages_ms"] for one in found],
+    }
 
 
 def one_request(runtime: mova.Runtime, number: int) -> Found:
     """Encode the image with the chosen experts: milliseconds in all, of its stages, and of loading."""
-    before = len(runtime.trace()["traceEvents"])
+    before = sum(event["ph"] != "M" for event in runtime.trace()["traceEvents"])
     source = IMAGE.read_bytes()
     start = perf_counter()
     runtime.encode(source, QUESTIONS[number], CHOSEN)
@@ -160,7 +180,7 @@ def one_request(runtime: mova.Runtime, number: int) -> Found:
     threads = {event["tid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
     stages = [
         {"name": event["name"], "ms": event["dur"] / 1e3, "thread": threads[event["tid"]]}
-        for event in [one for one in events if one["ph"] != "M"][before - len(threads) :]
+        for event in [one for one in events if one["ph"] != "M"][before:]
         if event["ph"] == "X"
     ]
     own = [stage for stage in stages if stage["name"].split()[0] not in NOT_ENGINES]
@@ -186,7 +206,7 @@ def together(bundle: Bundle, backend: str, threads: int) -> Found:
                 "one after another": Contender(lambda _: [run(name) for name in TOGETHER]),
                 "at the same time": Contender(lambda _: list(workers.map(run, TOGETHER))),
             },
-            2 * REPEATS,
+            REPEATS,
         )
     at_once, in_turn = times["at the same time"], times["one after another"]
     return {"seconds": times, "ratio": asdict(Spread.of(ratios(at_once, in_turn)))}
@@ -216,7 +236,7 @@ PARTS: dict[str, Callable[..., Found]] = {
 def inside(given: argparse.Namespace) -> None:
     """One measurement, in this process."""
     if given.prepack:  # as ONNX Runtime does by default
-        OrtBackend._prepacks = lambda self, component: True  # type: ignore[method-assign]
+        ort.prepacks = lambda component, precision: True
     extra = json.loads(given.inside)
     print(json.dumps(PARTS[given.part](Bundle.open(given.bundle), given.backend, given.threads, *extra)))
 
@@ -232,13 +252,14 @@ def measure(given: argparse.Namespace, part: str, *extra: Any, prepack: bool = F
     return found
 
 
-def all_parts(given: argparse.Namespace) -> Found:
+def all_parts(given: argparse.Namespace) -> None:
     """Every part that was asked for."""
     bundle, found = Bundle.open(given.bundle), dict[str, Any]()
     towers = [name for name in bundle.manifest.components if name != LANGUAGE_MODEL]
 
     def note(part: str, label: str, result: Found) -> None:
         found.setdefault(part, {})[label] = result
+        write(given, found)  # what there is so far
         print(f"{part:10} {label:28} {brief(result)}", flush=True)
 
     def asked(part: str) -> bool:
@@ -246,15 +267,15 @@ def all_parts(given: argparse.Namespace) -> Found:
 
     if asked("latency"):
         for name in towers:
-            bring(bundle, name)
-            measure(given, "latency", name)  # checked now, if it never was
+            measure(given, "latency", name, 0)  # its files are hashed now, if they never were
             forget(bundle, name)
-            note("latency", f"{name} cold", measure(given, "latency", name))
-            note("latency", f"{name} warm", measure(given, "latency", name))
+            note("latency", f"{name} cold", measure(given, "latency", name, int(name not in SLOW)))
+            bring(bundle, name)
+            note("latency", f"{name} warm", measure(given, "latency", name, 2))
     if asked("swap"):
-        note("swap", "mapped weights", measure(given, "swap"))
+        note("swap", "mapped weights", measure(given, "swap", REPEATS))
         if given.backend == "ort":
-            note("swap", "packed weights", measure(given, "swap", prepack=True))
+            note("swap", "packed weights", measure(given, "swap", 1, prepack=True))
     if asked("ahead"):
         for cold in (False, True):
             for prefetch in (False, True):
@@ -268,7 +289,6 @@ def all_parts(given: argparse.Namespace) -> Found:
         note("together", " and ".join(TOGETHER), measure(given, "together"))
     if asked("tracing"):
         note("tracing", "one stage", measure(given, "tracing"))
-    return found
 
 
 def brief(result: Any) -> str:
@@ -297,12 +317,16 @@ def main() -> int:
         return 0
     if (busy := load()) > cores():
         print(f"others keep this machine busy (load {busy:.1f}): times will mean little", file=sys.stderr)
-    results = {**facts(given.threads), "backend": given.backend, "experts": CHOSEN, **all_parts(given)}
-    if not given.part:
-        file = RESULTS / f"serving-{given.name}-{given.backend}-{short_name()}.json"
-        file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        print(f"written: {file}", file=sys.stderr)
+    all_parts(given)
     return 0
+
+
+def write(given: argparse.Namespace, found: Found) -> None:
+    """Keep what was found, beside other parts that were found before."""
+    file = RESULTS / f"serving-{given.name}-{given.backend}-{short_name()}.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    results = {**before, **facts(given.threads), "backend": given.backend, "experts": CHOSEN, **found}
+    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

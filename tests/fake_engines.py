@@ -24,10 +24,12 @@ class FakeEngine:
     need: Need
     loader: FakeLoader
     open: bool = True
+    closing: bool = False
     dead: bool = False
     close_error: BaseException | None = None
 
     def close(self):
+        self.closing = True
         self.loader.pause(f"close {self.name}")
         assert self.open, f"{self.name} was closed twice"
         self.open = False
@@ -57,6 +59,7 @@ class FakeLoader:
     grown: Callable[[], None] = lambda: None
     close_error: BaseException | None = None
     loads: list[str] = field(default_factory=list)
+    finals: list[bool] = field(default_factory=list)
     loading: set[str] = field(default_factory=set)
     engines: list[FakeEngine] = field(default_factory=list)
     taken: Memory = field(default_factory=Memory)
@@ -78,11 +81,12 @@ class FakeLoader:
         self.taken += memory
         self.grown()
 
-    def load(self, component, trace, alone=lambda: None):
+    def load(self, component, trace, alone=lambda: None, *, final=False):
         need = self.needs[component]
         assert component not in self.loading, f"{component} is being loaded twice"
         self.loading.add(component)
         self.loads.append(component)
+        self.finals.append(final)
         with trace.stage(f"load {component}"):
             try:
                 before = alone()

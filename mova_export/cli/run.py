@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run it."""
     if arguments.trace and not arguments.trace.absolute().parent.is_dir():
         raise mova.MovaError(f"--trace {arguments.trace}: its folder does not exist")
+    if arguments.trace and arguments.trace.is_dir():
+        raise mova.MovaError(f"--trace {arguments.trace}: is a folder")
     with mova.open(
         arguments.bundle,
         backend=arguments.backend,

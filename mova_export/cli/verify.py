@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mova_export.cli.options import names
 from mova_runtime.bundle import Bundle
 from mova_runtime.engines import backends
 from mova_runtime.engines.choice import choose_in_order, meant_for
+from mova_runtime.engines.first_load import load_checked
+from mova_runtime.engines.needs.store import Needs, identity
 from mova_runtime.errors import BundleError, IntegrityError
+from mova_runtime.trace import Trace
+
+if TYPE_CHECKING:
+    from mova_runtime.engines.protocol import Backend, Engine
+    from mova_runtime.parity.gate import Gate
+    from mova_runtime.parity.probe import Verdict
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,7 +50,7 @@ def verify_bundle(
     """Print a line for each output; whether all are within the bar.
 
     Without `only`, every file of the bundle is checked, those of built engines too, whichever backend is asked for.
-    The verdicts are remembered: what passes here is not checked again when a request loads it.
+    The verdicts are remembered, and the memory that engines take: what passes here is known when a request loads it.
 
     Raises:
         IntegrityError: a file is not what the manifest says.
@@ -64,12 +73,7 @@ def verify_bundle(
         _check_files(bundle)
     failed = []
     for name, choice in chosen.items():
-        backend = made[choice]
-        engine = backend.load(bundle, name)
-        try:
-            verdict = gate.judge(backend, name, engine)
-        finally:
-            engine.close()
+        verdict = _judge(bundle, name, made[choice], gate)
         for output in verdict.outputs:
             errors = (output.relative_l2, output.worst_row, output.max_abs)
             figures = f"{output.cosine:>10.6f}" + "".join(f"{error:>10.1e}" for error in errors)
@@ -80,6 +84,21 @@ def verify_bundle(
     if failed:
         print(f"mova: not what torch computed: {', '.join(failed)}", file=sys.stderr)
     return not failed
+
+
+def _judge(bundle: Bundle, component: str, backend: Backend, gate: Gate) -> Verdict:
+    """A component's verdict; what its engine took is measured anew, and replaces what was remembered."""
+    verdicts: list[Verdict] = []
+
+    def check(engine: Engine) -> None:
+        verdicts.append(gate.judge(backend, component, engine))
+
+    first = load_checked(bundle, component, backend, check, Trace(), alone=lambda: 0)
+    first.engine.close()
+    (verdict,) = verdicts
+    if first.measured and verdict.passed:
+        Needs().remember(identity(backend, bundle, component), first.took)
+    return verdict
 
 
 def _check_files(bundle: Bundle) -> None:

@@ -99,6 +99,7 @@ def open(  # `mova.open`, as one opens a file
         ManifestVersionError: the bundle is of a newer format.
         BackendError: a backend or precision is unknown, not installed, or can't run here.
         MemoryBudgetError: a budget or the cache's bound is not a size.
+        MovaError: `pinned` names what the bundle does not have, or `lease_timeout` is no time.
     """
     options = Options(
         backend=backend,
@@ -108,7 +109,7 @@ def open(  # `mova.open`, as one opens a file
         memory_budget=memory_budget,
         device_memory_budget=device_memory_budget,
         feature_cache=feature_cache,
-        pinned=tuple(pinned),
+        pinned=pinned,
         lease_timeout=lease_timeout,
         prefetch=prefetch,
         speculate=speculate,

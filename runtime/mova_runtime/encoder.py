@@ -54,6 +54,10 @@ class Encoder:
         self._text = manifest.text
         self._tokenizer = Tokenizer(bundle.checked_path(manifest.text.tokenizer))
 
+    def is_kept(self, component: str, content: str) -> bool:
+        """Whether a feature is in the cache: of a question's text, or of an image by its digest."""
+        return self._features.has(self._key(component, self._asked(content) if component == "text" else content))
+
     def base(self, images: Sequence[ImageInputs], trace: Trace) -> list[Array]:
         """Each image's base features [L, C], where they were computed."""
 
@@ -67,10 +71,7 @@ class Encoder:
 
     def text(self, questions: Sequence[str], trace: Trace) -> list[Array]:
         """Each question's feature [hidden] for the gate."""
-        asked = [
-            self._text.question.replace("{question}", self._tokenizer.as_plain_text(question.lower()))
-            for question in questions
-        ]
+        asked = [self._asked(question) for question in questions]
 
         def compute(missing: list[int]) -> list[Array]:
             rows = [self._tokenizer.encode(asked[i], max_tokens=self._text.max_tokens) for i in missing]
@@ -113,7 +114,9 @@ class Encoder:
             "pair_image": np.array([pair.image for pair in pairs], np.int64),
             "pair_expert": np.array([self._indices[pair.expert] for pair in pairs], np.int64),
         }
-        with self._pool.lease("adapter", trace, runs=len(base)) as engine, trace.stage(stage):
+        # The adapter's memory grows with images and pairs; it was measured on one image with so many as count.
+        runs = max(len(base), -(-len(pairs) // self._vision.top_k))
+        with self._pool.lease("adapter", trace, runs=runs) as engine, trace.stage(stage):
             out = engine.run(inputs)
         return out["visual"], out["gates"]
 
@@ -132,11 +135,16 @@ class Encoder:
         pooled: np.ndarray = square.mean(axis=(1, 3)).reshape(-1, hidden)
         return pooled
 
+    def _asked(self, question: str) -> str:
+        """A question as the text encoder reads it."""
+        return self._text.question.replace("{question}", self._tokenizer.as_plain_text(question.lower()))
+
     def _kept(
         self, component: str, contents: Sequence[str], compute: Callable[[list[int]], list[Feature]], trace: Trace
     ) -> list[Feature]:
         """A component's features of each content: from the cache, and those that are missing computed in one batch."""
-        found: list[Feature | None] = [self._features.get(self._key(component, content)) for content in contents]
+        keys = [self._key(component, content) for content in contents]
+        found: list[Feature | None] = [self._features.get(key) for key in keys]
         missing = [i for i, feature in enumerate(found) if feature is None]
         for feature in found:
             trace.mark(MISS if feature is None else HIT, component=component)
@@ -147,7 +155,8 @@ class Encoder:
             for i, feature in zip(missing, computed, strict=True):
                 found[i] = feature
                 key = self._key(component, contents[i])
-                self._features.put(key, feature, size_of(feature), seconds, name=component, trace=trace)
+                if key == keys[i] or not keys[i][-1]:  # else it was loaded with another backend meanwhile
+                    self._features.put(key, feature, size_of(feature), seconds, name=component, trace=trace)
         return [feature for feature in found if feature is not None]
 
     def _key(self, component: str, content: str) -> tuple[str, str, str]:

@@ -50,7 +50,7 @@ class Model:
         manifest, language = bundle.manifest, bundle.manifest.language
         self.manifest = manifest
         self.pool = pool
-        self.speculates = speculates
+        self._speculates = speculates
         self.experts_at_once = experts_at_once
         self.preprocessor = Preprocessor(manifest.preprocessing)
         self.encoder = Encoder(bundle, pool, features, served)
@@ -81,8 +81,9 @@ class Model:
         """The router chose these."""
         self._chosen.update(experts)
 
-    def speculate(self, trace: Trace) -> None:
-        """Load the experts that the router chose most often so far, into room that is free."""
-        for expert, times in self._chosen.most_common(self.manifest.vision.top_k):
-            if times:
-                self._prefetcher.load(expert, trace, evict=False)
+    @property
+    def likely(self) -> list[str]:
+        """Experts that the router may choose: of those it chose before the most frequent; none without `speculates`."""
+        if not self._speculates:
+            return []
+        return [name for name, times in self._chosen.most_common(self.manifest.vision.top_k) if times]

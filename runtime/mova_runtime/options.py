@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from threading import TIMEOUT_MAX
+
+from mova_runtime.errors import MovaError
 
 PINNED = ("base", "text", "adapter")
 FEATURE_CACHE = "256MiB"
@@ -27,3 +30,19 @@ class Options:
     speculate: bool = False
     experts_at_once: bool = False
     keep_compiled: bool = False
+
+
+def check(options: Options, components: Collection[str]) -> None:
+    """See that what nobody else checks makes sense for a bundle of these components.
+
+    Raises:
+        MovaError: it does not.
+    """
+    seconds = options.lease_timeout
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 <= seconds <= TIMEOUT_MAX):
+        raise MovaError(f"lease_timeout is seconds from 0 to {TIMEOUT_MAX:.0f}, or None, not {seconds!r}")
+    if isinstance(options.pinned, str) or not isinstance(options.pinned, Collection):
+        raise MovaError(f"pinned is a sequence of components such as ('base', 'sam'), not {options.pinned!r}")
+    if unknown := [name for name in options.pinned if name not in (*components, *PINNED)]:
+        raise MovaError(f"pinned: no component {unknown[0]!r} in the bundle; it has {', '.join(components)}")

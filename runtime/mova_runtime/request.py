@@ -66,6 +66,7 @@ class Request:
         self._inputs = inputs
         self._question = question
         self._plan = model.plan(trace)
+        self._heard: set[str] = set()
 
     def __enter__(self) -> Request:
         return self
@@ -106,10 +107,9 @@ class Request:
 
     def expect(self, experts: Sequence[str] | None, *, answered: bool) -> None:
         """Announce what the request needs as far as it is known: without `experts`, the router will say the rest."""
-        if experts is None:
-            self._plan.add("base", "adapter", "llm")
-            return
-        self._plan.add("base", *(("text", *experts) if experts else ()), "adapter", *(("llm",) if answered else ()))
+        features = ("base", *(("text", *experts) if experts else ()))
+        rest = ("adapter", *(("llm",) if answered or experts is None else ()))
+        self._plan.add(*(name for name in features if not self._is_kept(name)), *rest)
 
     def route(self, *, ahead: bool = True) -> Routing:
         """Ask the language model which experts suit the question.
@@ -118,8 +118,8 @@ class Request:
         """
         visual = self._model.encoder.pool_for_routing(self._without_experts.tokens)
         limit, said = self._model.manifest.prompts.routing_max_new_tokens, Generated([])
-        if ahead and self._model.speculates:
-            self._model.speculate(self.trace)
+        if ahead:
+            self._plan.guess(name for name in self._model.likely if not self._is_kept(name))
         listen = self._listen if ahead else _ignore
         for _ in self._generate(self._routing_prompt, visual, limit, said, "route", listen):
             pass
@@ -130,8 +130,9 @@ class Request:
     def fuse(self, experts: Sequence[str]) -> Visual:
         """Run the selected experts and the adapter."""
         if not experts:
-            return self._without_experts
-        self._plan.add("text", *experts)
+            visual = self._without_experts
+            self._plan.done(("base", "adapter"))
+            return visual
         encoder, base = self._model.encoder, self._base
         self._plan.due("text")
         text = encoder.text([self._question], self.trace)
@@ -182,9 +183,16 @@ class Request:
         if tokenizer.is_byte(tokens[-1]):  # what a run of bytes spells is not sure before its end
             return
         experts = parse(tokenizer.decode(tokens), self._model.manifest.vision.experts)
-        for name in self._plan.missing(experts):
-            self.trace.mark(CHOSEN, component=name)
-            self._plan.add(name, "text")
+        for name in experts:
+            if name not in self._heard:
+                self._heard.add(name)
+                self.trace.mark(CHOSEN, component=name)
+                self._plan.add(*(one for one in (name, "text") if not self._is_kept(one)))
+
+    def _is_kept(self, component: str) -> bool:
+        """Whether a feature that this request needs is in the cache, so that its engine is not needed."""
+        content = self._question if component == "text" else self._inputs.digest
+        return self._model.encoder.is_kept(component, content)
 
     def _generate(
         self,

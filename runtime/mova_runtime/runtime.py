@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from mova_runtime.engines.choice import Choice, choose_in_order
 from mova_runtime.engines.limits import cache_bound, limits
 from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.pool import EnginePool, FeatureCache
+from mova_runtime.engines.pool.activity import PROCESS
 from mova_runtime.engines.prefetch import THREAD, Prefetcher
 from mova_runtime.errors import MovaError, QuestionError
-from mova_runtime.options import Options
-from mova_runtime.pieces import Pieces
+from mova_runtime.options import Options, check
 from mova_runtime.routing import parse
 from mova_runtime.trace import Recorder, Trace, loading
 from mova_runtime.types import Answer, Routing, Stats, Totals, Visual
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mova_runtime.images import ImageSource
     from mova_runtime.model import Model
     from mova_runtime.request import Request
+
+
+UNCHANGED = "unchanged"
 
 
 class Runtime:
@@ -45,7 +48,15 @@ class Runtime:
         self._loader = Loader(self._bundle, choices, options.threads, keep_compiled=options.keep_compiled)
         bounds = limits(options.memory_budget, options.device_memory_budget)
         components = tuple(self._bundle.manifest.components)
-        self._pool = EnginePool(components, self._loader, bounds, pinned=options.pinned, timeout=options.lease_timeout)
+        check(options, components)
+        self._pool = EnginePool(
+            components,
+            self._loader,
+            bounds,
+            pinned=options.pinned,
+            timeout=options.lease_timeout,
+            activity=PROCESS,
+        )
         self._features = FeatureCache(self._pool, cache_bound(options.feature_cache, bounds))
         self._prefetcher = Prefetcher(self._pool, active=options.prefetch)
         self._options = options
@@ -94,14 +105,14 @@ class Runtime:
 
     def stream(
         self, image: ImageSource, question: str, experts: Sequence[str] | None = None, max_new_tokens: int = 128
-    ) -> Pieces:
+    ) -> Generator[str, None, None]:
         """Like `answer`, as pieces of text that never split a character; joined they are the answer's text.
 
         Mistakes are raised here; engines load and run as the pieces are asked for. Between two pieces the language
         model stays leased: read to the end, or close what this returns.
         """
         request, chosen, limit = self._prepare(image, question, experts, max_new_tokens)
-        return Pieces(request.speak(chosen, limit))
+        return request.speak(chosen, limit)
 
     def route(self, image: ImageSource, question: str) -> Routing:
         """Ask which experts suit the question; no expert is loaded. Raises like `answer`."""
@@ -168,13 +179,23 @@ class Runtime:
         """The latest events of all requests in Chrome's format, which Perfetto opens; write it as JSON."""
         return self._recorder.chrome()
 
-    def set_memory_budget(self, host: str | int | None, device: str | int | None = None) -> None:
+    def set_memory_budget(self, host: str | int | None, device: str | int | None = UNCHANGED) -> None:
         """Change the bounds that `open` was given; what they don't leave room for goes now, or when it comes back.
+
+        Args:
+            host: as `memory_budget`.
+            device: as `device_memory_budget`; without it that bound stays.
 
         Raises:
             MemoryBudgetError: one is not a size.
+            MovaError: the runtime is closed.
         """
-        self._pool.resize(limits(host, device), Trace(self._recorder))
+        if self._closed:
+            raise MovaError("the runtime is closed")
+        bounds = limits(host, self._pool.limits.device if device == UNCHANGED else device)
+        trace = Trace(self._recorder)
+        self._pool.resize(bounds, trace)
+        self._features.resize(cache_bound(self._options.feature_cache, bounds), trace)
 
     def close(self) -> None:
         """Unload every engine. The runtime can't be used afterwards."""
@@ -184,6 +205,8 @@ class Runtime:
         self._pool.close()
 
     def __enter__(self) -> Runtime:
+        if self._closed:
+            raise MovaError("the runtime is closed")
         return self
 
     def __exit__(

@@ -23,13 +23,14 @@ class Event:
     """Something that happened.
 
     start: of the clock, in seconds; seconds: how long it took, None for a mark; thread: the name of the thread it
-    happened in; facts: about it, such as `bytes`.
+    happened in, and `ident` its number: names may be the same; facts: about it, such as `bytes`.
     """
 
     name: str
     start: float
     seconds: float | None
     thread: str
+    ident: int
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,6 +59,10 @@ class Trace:
         self._recorder = recorder
         self._events: list[Event] = []
 
+    def beside(self) -> Trace:
+        """A trace for what is done on the occasion of this one, but not for it."""
+        return Trace(self._recorder)
+
     @contextlib.contextmanager
     def stage(self, name: str, **facts: Any) -> Iterator[dict[str, Any]]:
         """Time what is inside, also when it fails; more facts can be added to what it yields."""
@@ -65,11 +70,11 @@ class Trace:
         try:
             yield facts
         finally:
-            self._add(Event(name, start, perf_counter() - start, threading.current_thread().name, facts))
+            self._add(name, start, perf_counter() - start, facts)
 
     def mark(self, name: str, **facts: Any) -> None:
         """Note that something happened now."""
-        self._add(Event(name, perf_counter(), None, threading.current_thread().name, facts))
+        self._add(name, perf_counter(), None, facts)
 
     def count(self, name: str) -> int:
         """Events of a name so far."""
@@ -89,7 +94,9 @@ class Trace:
             for event, seconds in sorted(stages, key=lambda pair: pair[0].start)
         )
 
-    def _add(self, event: Event) -> None:
+    def _add(self, name: str, start: float, seconds: float | None, facts: dict[str, Any]) -> None:
+        thread = threading.current_thread()
+        event = Event(name, start, seconds, thread.name, thread.ident or 0, facts)
         self._events.append(event)
         if self._recorder:
             self._recorder.add(event)
@@ -102,16 +109,25 @@ def loading(stages: Iterable[dict[str, Any]], background: str) -> dict[str, floa
         stages: of a request.
         background: how names of threads begin that load ahead of requests.
     """
-    loads = waits = ahead = 0.0
+    loads = exposed = hidden = 0.0
+    waits: dict[str, float] = {}
+    ahead: dict[str, float] = {}
     for stage in stages:
-        what, _, component = stage["name"].partition(" ")
+        what, _, rest = stage["name"].partition(" ")
+        component = rest.removeprefix("for ")
         if what in ("load", "check"):
             loads += stage["ms"]
-            ahead += stage["ms"] if stage["thread"].startswith(background) else 0.0
-        elif what == "wait" and component != "for room":
-            waits += stage["ms"]
-    exposed = loads - ahead + waits
-    return {"ms": round(loads, 3), "exposed_ms": round(exposed, 3), "hidden_ms": round(max(ahead - waits, 0.0), 3)}
+            if stage["thread"].startswith(background):
+                ahead[component] = ahead.get(component, 0.0) + stage["ms"]
+            else:
+                exposed += stage["ms"]
+        elif what == "wait":  # for an engine that another thread loads; "room" is no component
+            waits[component] = waits.get(component, 0.0) + stage["ms"]
+    waits.pop("room", None)
+    for component, ms in ahead.items():
+        hidden += max(ms - waits.get(component, 0.0), 0.0)
+    exposed += sum(waits.values())
+    return {"ms": round(loads, 3), "exposed_ms": round(exposed, 3), "hidden_ms": round(hidden, 3)}
 
 
 def chrome_trace(events: Iterable[Event], begin: float) -> dict[str, Any]:
@@ -123,15 +139,15 @@ def chrome_trace(events: Iterable[Event], begin: float) -> dict[str, Any]:
 
     Source: "Trace Event Format", the Chromium project.
     """
-    process, threads = os.getpid(), dict[str, int]()
+    process, threads = os.getpid(), dict[tuple[int, str], int]()
     written: list[dict[str, Any]] = []
     for event in sorted(events, key=lambda event: event.start):
-        thread = threads.setdefault(event.thread, len(threads) + 1)
+        thread = threads.setdefault((event.ident, event.thread), len(threads) + 1)
         shape = {"ph": "i", "s": "t"} if event.seconds is None else {"ph": "X", "dur": round(event.seconds * 1e6, 3)}
         when = round((event.start - begin) * 1e6, 3)
         written.append({"name": event.name, **shape, "ts": when, "pid": process, "tid": thread, "args": event.facts})
     names = [
         {"name": "thread_name", "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
-        for name, thread in threads.items()
+        for (_, name), thread in threads.items()
     ]
     return {"traceEvents": names + written, "displayTimeUnit": "ms"}

@@ -6,17 +6,18 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mova_runtime.bundle.manifest import LANGUAGE_MODEL
 from mova_runtime.engines.failure import failure
 from mova_runtime.engines.memory import Memory, Need
+from mova_runtime.engines.needs.bounds import is_believed
+from mova_runtime.engines.needs.guess import longest
 from mova_runtime.engines.needs.store import Took
 from mova_runtime.trace import Trace
 
 if TYPE_CHECKING:
     from mova_runtime.bundle import Bundle
-    from mova_runtime.engines.needs.watch import Watch
     from mova_runtime.engines.protocol import Backend, Engine
     from mova_runtime.parity.gate import Gate
 
@@ -59,6 +60,32 @@ def load_first(
     Raises:
         BundleError, BackendError: see `Loader.load`.
     """
+    check = partial(gate.check, backend, component) if gate else None
+    return load_checked(bundle, component, backend, check, trace, alone)
+
+
+def load_checked(
+    bundle: Bundle,
+    component: str,
+    backend: Backend,
+    check: Callable[[Engine], object] | None,
+    trace: Trace,
+    alone: Callable[[], int | None],
+) -> FirstLoad:
+    """Like `load_first`, with a check of the caller's.
+
+    Args:
+        bundle: of the component.
+        component: its name.
+        backend: loads it.
+        check: runs the engine on all of its probes, and raises if it is not to be used. With None the engine is run on
+            them only if it can be measured.
+        trace: gets the stages.
+        alone: see `Loader.load`.
+
+    Raises:
+        BundleError, BackendError: see `Loader.load`; and whatever `check` raises.
+    """
     from mova_runtime.engines.needs.watch import Watch, Watched, resident  # noqa: PLC0415  # imports numpy
     from mova_runtime.parity.probe import verify  # noqa: PLC0415  # imports numpy
 
@@ -75,32 +102,33 @@ def load_first(
                 seconds = time.perf_counter() - start
             if watch:
                 watch.loaded()
-            if gate or watch:
+            if check or watch:
                 with trace.stage(f"check {component}"):
                     watched = Watched(engine, watch) if watch else engine
-                    if gate:
-                        gate.check(backend, component, watched)
+                    if check:
+                        check(watched)
                     else:
                         verify(bundle, component, watched, backend.precision)
-        measured = watch is not None and alone() == before
-        need = _measured(watch, guess, engine.least, component, on_gpu=gpu is not None) if watch and measured else guess
-        return FirstLoad(engine, Took(need, seconds), measured)
+        found = watch.need() if watch and alone() == before else None
+        if found is None or not is_believed(found, guess):
+            return FirstLoad(engine, Took(guess, seconds), measured=False)
+        need = _beyond_probes(bundle, component, found, guess, engine.least, on_gpu=gpu is not None)
+        return FirstLoad(engine, Took(need, seconds), measured=True)
     except BaseException:
         if engine:
             engine.close()
         raise
 
 
-def _measured(watch: Watch, guess: Need, least: Memory, component: str, *, on_gpu: bool) -> Need:
-    """What was measured, but for what can't be seen on probes."""
-    found = watch.need()
+def _beyond_probes(bundle: Bundle, component: str, found: Need, guess: Need, least: Memory, *, on_gpu: bool) -> Need:
+    """What was measured, but for what can't be seen on probes: what longer runs take, and what is used later."""
+    working = Memory(
+        longest(bundle, component, found.working.host) if guess.working.host else found.working.host,
+        longest(bundle, component, found.working.device) if guess.working.device else found.working.device,
+    )
+    resident, loading = found.resident, found.loading
     if not on_gpu:  # none of its memory is on a GPU, or it can't be told from the host's
-        device = guess.resident.device, guess.working.device, guess.loading.device
-        resident, working, loading = (
-            Memory(memory.host, on_device)
-            for memory, on_device in zip((found.resident, found.working, found.loading), device, strict=True)
-        )
-        found = Need(resident, working, loading)
-    if component == LANGUAGE_MODEL:  # a probe's cache is short
-        found = Need(found.resident, found.working.most(guess.working), found.loading)
-    return Need(found.resident.most(least), found.working, found.loading)
+        resident = Memory(resident.host, guess.resident.device)
+        working = Memory(working.host, guess.working.device)
+        loading = Memory(loading.host, guess.loading.device)
+    return Need(resident.most(least), working, loading)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from mova_runtime.engines.memory import Limits, parse_size
 from mova_runtime.engines.nvidia import gpu
 
+_NOTHING = re.compile(r"\s*0+(\.0+)?\s*([kmg]?i?b)?\s*", re.IGNORECASE)
 CACHE_SHARE = 4
 """Features take at most this part of a budget: one in so many."""
 
@@ -31,7 +34,7 @@ def cache_bound(asked: str | int, bounds: Limits) -> int:
     Raises:
         MemoryBudgetError: it is neither a size nor 0, which is no cache.
     """
-    if not isinstance(asked, bool) and str(asked).strip() == "0":
+    if not isinstance(asked, bool) and _NOTHING.fullmatch(str(asked)):
         return 0
     shares = [bound // CACHE_SHARE for bound in (bounds.host, bounds.device) if bound is not None]
-    return min(parse_size(asked), *shares) if shares else parse_size(asked)
+    return min([parse_size(asked, "feature cache"), *shares])

@@ -13,7 +13,7 @@ from mova_runtime.engines.choice import Choice, meant_for
 from mova_runtime.engines.failure import failure
 from mova_runtime.engines.first_load import load_engine, load_first
 from mova_runtime.engines.memory import Need
-from mova_runtime.engines.needs.store import Needs, Took
+from mova_runtime.engines.needs.store import Needs, Took, identity
 from mova_runtime.engines.protocol import Backend, Engine
 from mova_runtime.errors import BackendError, BundleError, OutOfMemoryError
 from mova_runtime.parity.gate import Gate
@@ -68,7 +68,6 @@ class Loader:
         self._backends: dict[str, Backend] = {}
         self._lock = threading.Lock()
         self._expected: dict[str, _Expected] = {}
-        self._short: set[tuple[str, str]] = set()
         self.served: dict[str, Served] = {}
         """Components that were loaded, by what."""
 
@@ -91,7 +90,9 @@ class Loader:
         except (BundleError, BackendError):
             return False
 
-    def load(self, component: str, trace: Trace, alone: Callable[[], int | None] = lambda: 0) -> Loaded:
+    def load(
+        self, component: str, trace: Trace, alone: Callable[[], int | None] = lambda: 0, *, final: bool = False
+    ) -> Loaded:
         """The component's engine. One that is not known yet is run on its probes, which checks and measures it.
 
         Args:
@@ -99,32 +100,30 @@ class Loader:
             trace: gets the stages.
             alone: a number that stays the same while no other engine is loaded, run or closed; None while one is. What
                 is measured between two different answers is not believed.
+            final: nothing more can be freed for it: where memory runs out, fallbacks are tried.
 
         Raises:
             IntegrityError: a file is not what the manifest says.
             BundleError: the bundle lacks the component, or a precision of it.
             EngineKeyError: no engine was built for this machine.
             ParityError: the engine computes something other than torch.
-            OutOfMemoryError: there was no room. No fallback was tried: the same may fit when others have gone. When it
-                happens again, fallbacks are.
+            OutOfMemoryError: there was no room. Unless `final`, no fallback was tried: the same may fit when others
+                have gone.
             BackendError: the engine can't be loaded.
             Each is of the first choice; with fallbacks listed, the message says why each of them failed too.
         """
         refused: list[BundleError | BackendError] = []
         for choice in meant_for(self._choices, component):
-            attempt = (component, str(choice))
             try:
                 loaded, known = self._load(choice, component, trace, alone)
             except OutOfMemoryError as error:
-                if attempt not in self._short:
-                    self._short.add(attempt)
+                if not final:
                     raise
                 refused.append(error)
                 continue
             except (BundleError, BackendError) as error:
                 refused.append(error)
                 continue
-            self._short.discard(attempt)
             self._expected[component] = _Expected(Took(loaded.need, loaded.seconds), known)
             self.served[component] = Served(str(choice), tuple(str(error) for error in refused))
             return loaded
@@ -147,19 +146,19 @@ class Loader:
         self, backend: Backend, component: str, trace: Trace, alone: Callable[[], int | None]
     ) -> tuple[Loaded, bool]:
         passed = self._gate.knows(backend, component)
-        identity = self._identity(backend, component)
-        took = self._needs.recall(identity)
+        what = self._identity(backend, component)
+        took = self._needs.recall(what)
         if passed and took:
             with trace.stage(f"load {component}", bytes=took.need.resident.total):
                 start = time.perf_counter()
                 engine = load_engine(self._bundle, component, backend)
                 seconds = time.perf_counter() - start
             if not took.seconds / _NOTABLE <= seconds <= took.seconds * _NOTABLE:  # the first was hashed too
-                self._needs.remember(identity, Took(took.need, seconds))
+                self._needs.remember(what, Took(took.need, seconds))
             return Loaded(engine, took.need, seconds), True
         first = load_first(self._bundle, component, backend, None if passed else self._gate, trace, alone)
         if first.measured:
-            self._needs.remember(identity, first.took)
+            self._needs.remember(what, first.took)
         return Loaded(first.engine, first.took.need, first.took.seconds), first.measured
 
     def _expect(self, component: str) -> _Expected:
@@ -186,11 +185,7 @@ class Loader:
 
     def _identity(self, backend: Backend, component: str) -> dict[str, str]:
         """What the memory that an engine takes depends on."""
-        return {
-            **backend.identity(self._bundle, component),
-            "threads": str(self._threads),
-            "keep compiled": str(self._keep_compiled),
-        }
+        return identity(backend, self._bundle, component, self._threads, keep_compiled=self._keep_compiled)
 
     def _backend(self, choice: Choice) -> Backend:
         if choice.obstacle:

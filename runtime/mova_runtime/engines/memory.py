@@ -101,18 +101,18 @@ class Need:
         return self.loading.most(self.resident + self.working)
 
 
-def parse_size(size: str | int) -> int:
-    """Bytes of "6GiB", "800 MB", "123456" or 123456.
+def parse_size(size: str | int, what: str = "memory budget") -> int:
+    """Bytes of "6GiB", "800 MB", "123456" or 123456; `what` it is, for the message.
 
     Raises:
         MemoryBudgetError: it is not a size, or not between 1 byte and 8 EiB.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(size))
     if isinstance(size, bool) or not match or match[2].upper() not in _UNITS:
-        raise MemoryBudgetError(f"memory budget {size!r} is not a size such as 6GiB or 800MB")
+        raise MemoryBudgetError(f"{what} {size!r} is not a size such as 6GiB or 800MB")
     parsed = float(match[1]) * _UNITS[match[2].upper()]
     if not 1 <= parsed < _LARGEST:
-        raise MemoryBudgetError(f"memory budget {size!r} is not a size between 1 byte and 8 EiB")
+        raise MemoryBudgetError(f"{what} {size!r} is not a size between 1 byte and 8 EiB")
     return int(parsed)
 
 

@@ -45,6 +45,8 @@ def ready(bundle: Bundle, files: Sequence[File]) -> list[Path]:
 def read_in(path: Path) -> int:
     """Read what is not in the page cache yet; how many bytes that were.
 
+    All of it is read where the system does not tell this user: 4.4 GB that are there already take 0.7 s.
+
     Raises:
         OSError: the disk does not give them.
     """
@@ -53,7 +55,8 @@ def read_in(path: Path) -> int:
         if not size:
             return 0
         buffer = bytearray(_STEP)
-        missing = np.flatnonzero(~_resident(file.fileno(), size))
+        there = _resident(file.fileno(), size) if _is_told(path) else np.zeros(-(-size // _STEP), np.bool_)
+        missing = np.flatnonzero(~there)
         for step in missing.tolist():
             file.seek(step * _STEP)
             file.readinto(buffer)
@@ -63,7 +66,7 @@ def read_in(path: Path) -> int:
 def _resident(file: int, size: int) -> np.ndarray:
     """For each step of a file whether all of it is in the page cache: [steps] bool.
 
-    Where the system does not tell, all counts as there: it is read when it is needed.
+    Where a system can't tell, all counts as there: it is read when it is needed.
     """
     steps = -(-size // _STEP)
     mincore = _mincore()
@@ -78,6 +81,18 @@ def _resident(file: int, size: int) -> np.ndarray:
         return np.ones(steps, np.bool_)
     starts = np.arange(0, len(pages), _STEP // mmap.PAGESIZE)
     return np.minimum.reduceat(pages & 1, starts).astype(np.bool_)
+
+
+def _is_told(path: Path) -> bool:
+    """Whether this user is told what of a file is in the page cache.
+
+    Linux tells who owns a file or may write it. To others, such as a service that reads root's files, it says that all
+    is there, lest they see what was read by whom.
+    """
+    user = os.geteuid()
+    if user in (0, path.stat().st_uid):
+        return True
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 @cache

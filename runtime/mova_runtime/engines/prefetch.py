@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -29,13 +29,15 @@ class Prefetcher:
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=THREAD) if active else None
 
-    def load(self, component: str, trace: Trace, *, evict: bool = True) -> Future[bool] | None:
-        """Queue the load of a component that is not loaded; None where there is nothing to do."""
+    def load(
+        self, component: str, trace: Trace, *, evict: bool = True, before: Sequence[str] = ()
+    ) -> Future[bool] | None:
+        """Queue the load of a component that is not loaded; None where there is nothing to do. See `prefetch`."""
         if component in self._pool.loaded:
             return None
         with self._lock, contextlib.suppress(RuntimeError):  # Python is shutting down
             if self._worker:
-                return self._worker.submit(self._pool.prefetch, component, trace, evict=evict)
+                return self._worker.submit(self._pool.prefetch, component, trace, evict=evict, before=before)
         return None
 
     def close(self) -> None:
@@ -54,18 +56,26 @@ class Plan:
         self._prefetcher = prefetcher
         self._trace = trace
         self._queued: dict[str, Future[bool] | None] = {}
+        self._guessed: list[Future[bool] | None] = []
 
     def add(self, *components: str) -> None:
         """Announce components, the next needed first; again is no harm."""
         new = [component for component in components if component not in self._queued]
+        if new:
+            self._drop_guesses()
         self._pool.want(new)
         for component in new:
+            before = tuple(self._queued)
             self._queued[component] = None  # wanted from now on, whatever queueing it comes to
-            self._queued[component] = self._prefetcher.load(component, self._trace)
+            self._queued[component] = self._prefetcher.load(component, self._trace, before=before)
 
-    def missing(self, components: Iterable[str]) -> list[str]:
-        """Those that were not announced yet."""
-        return [component for component in components if component not in self._queued]
+    def guess(self, components: Iterable[str]) -> None:
+        """Load components that are only likely to be needed, into free room, until something is announced for certain.
+
+        This is not the request's time: its trace does not tell of it, the runtime's does.
+        """
+        beside = self._trace.beside()
+        self._guessed = [self._prefetcher.load(component, beside, evict=False) for component in components]
 
     def due(self, component: str) -> None:
         """It is needed now: a load that has not begun is given up, the lease does it."""
@@ -82,4 +92,11 @@ class Plan:
 
     def end(self) -> None:
         """Nothing is needed any more, however the request ended."""
+        self._drop_guesses()
         self.done(tuple(self._queued))
+
+    def _drop_guesses(self) -> None:
+        for queued in self._guessed:
+            if queued:
+                queued.cancel()
+        self._guessed = []

@@ -24,7 +24,7 @@ MOST = 1.02
 
 @pytest.mark.parametrize(
     ("backend", "component"),
-    [("ort", "biomedclip"), ("ort", "text"), ("ort", "llm"), ("openvino", "deplot"), ("openvino", "llm")],
+    [("ort", "biomedclip"), ("ort", "text"), ("ort", "llm"), ("openvino", "deplot")],
 )
 def test_fifty_lives_of_an_engine_leave_nothing(bundle, backend, component):
     """Weights that are mapped, weights that are packed, and the language model; all others by the benchmark."""

@@ -3,17 +3,24 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mova_runtime.bundle import Bundle
+from mova_runtime.engines.first_load import load_first
 from mova_runtime.engines.memory import Memory, Need
-from mova_runtime.engines.needs.guess import caches, working
-from mova_runtime.engines.needs.store import Needs, Took
+from mova_runtime.engines.needs.bounds import is_believed
+from mova_runtime.engines.needs.guess import caches, longest, prefill, working
+from mova_runtime.engines.needs.store import Needs, Took, identity
 from mova_runtime.engines.needs.watch import Watch, Watched, resident
+from mova_runtime.engines.ort import OrtBackend
 from mova_runtime.errors import BackendError
+from mova_runtime.language.decoder import PREFILL_CHUNK, Decoder
+from mova_runtime.language.prompt import Prompt
+from mova_runtime.trace import Trace
 
 MIB = 1 << 20
 IDENTITY = {"engine": "a" * 64, "backend": "ort"}
@@ -142,9 +149,118 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert needs.recall(IDENTITY) is None
 
 
-def test_the_language_models_cache(bundle):
+@pytest.mark.parametrize(
+    ("threads", "keep_compiled", "same"), [(None, False, True), (2, False, False), (None, True, False)]
+)
+def test_what_an_engine_is_told_by(bundle, threads, keep_compiled, same):
+    opened, backend = Bundle.open(bundle(2)), OrtBackend("cpu", "fp32")
+    usual = identity(backend, opened, "sam")
+    assert usual.items() > backend.identity(opened, "sam").items()
+    assert (identity(backend, opened, "sam", threads, keep_compiled=keep_compiled) == usual) is same
+
+
+def test_the_language_model_reads_in_pieces_against_all_of_its_context(bundle):
     opened = Bundle.open(bundle(2))
     language = opened.manifest.language
     one = 2 * language.layers * language.key_value_heads * language.head_dim * language.context * 4
-    assert caches(language) == working(opened, "llm", 1) == 2 * one
-    assert working(opened, "sam", 1000) == 250
+    assert caches(language) == 2 * one
+    guess = working(opened, "llm", 1 << 40)
+    assert guess == caches(language) + prefill(language) == longest(opened, "llm", 0)
+    probed = prefill(language) + 5
+    assert longest(opened, "llm", probed) == caches(language) + probed, "a run has both at once"
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(512, 1024), (256, 1024), (512, 768), (512, "width")])
+def test_a_question_is_longer_than_the_probe(bundle, tokens, width):
+    manifest = Bundle.open(bundle(2)).manifest
+    text = manifest.components["text"]
+    output = replace(text.outputs[0], shape=("batch", width))
+    opened = SimpleNamespace(
+        manifest=replace(manifest, text=replace(manifest.text, max_tokens=tokens)),
+        component=lambda name: replace(manifest.components[name], outputs=(output,)),
+    )
+    least = 69_000_000 * tokens // 512 * (1024 if isinstance(width, str) else width) // 1024
+    assert longest(opened, "text", 2 * MIB) == working(opened, "text", 4 * MIB) == least
+    assert longest(opened, "text", 100 * MIB) == 100 * MIB
+    assert working(opened, "text", 4000 * MIB) == 1000 * MIB
+
+
+def test_a_run_that_was_over_too_soon_takes_something(bundle):
+    opened = Bundle.open(bundle(2))
+    assert longest(opened, "sam", 0) == working(opened, "sam", 1000) == 4 * MIB
+    assert longest(opened, "sam", 5 * MIB) == working(opened, "sam", 20 * MIB) == 5 * MIB
+
+
+@pytest.mark.parametrize(("component", "pieces"), [("llm", 4), ("text", 1)])
+def test_the_longest_run_takes_no_more_than_what_is_remembered(bundle, component, pieces):
+    opened, backend = Bundle.open(bundle(2)), OrtBackend("cpu", "fp32", 1)
+    first = load_first(opened, component, backend, None, Trace(), lambda: 0)
+    assert first.measured
+    with Watch() as watch:
+        watch.loaded()
+        engine = Watched(first.engine, watch)
+        if component == "text":
+            ids = np.ones((1, opened.manifest.text.max_tokens), np.int64)
+            engine.run({"ids": ids, "mask": ids})
+        else:
+            language = opened.manifest.language
+            assert pieces * PREFILL_CHUNK == language.context
+            tokens = Prompt(tuple([1] * (language.max_prompt - 1)), ())
+            embeddings = np.zeros((2, language.hidden), np.float32)
+            visual = np.zeros((1, language.hidden), np.float32)
+            list(
+                Decoder(engine, embeddings, replace(language, context=language.context + 1)).generate(
+                    tokens, visual, 1, -1
+                )
+            )
+    first.engine.close()
+    working = first.took.need.working.host
+    assert 0.5 * working < watch.need().peak.host < working + 16 * MIB
+
+
+HOST = Need(Memory(1000 * MIB), Memory(250 * MIB), Memory(1000 * MIB))
+GPU = Need(Memory(0, 1000 * MIB), Memory(0, 250 * MIB), Memory(1000 * MIB, 1000 * MIB))
+TINY = Need(Memory(9 * MIB), Memory(2 * MIB), Memory(9 * MIB))
+
+
+@pytest.mark.parametrize(
+    ("guess", "found", "believed"),
+    [
+        (HOST, HOST, True),
+        (HOST, Need(Memory()), True),
+        (HOST, Need(Memory(2064 * MIB)), True),
+        (HOST, Need(Memory(2065 * MIB)), False),
+        (HOST, Need(Memory(), working=Memory(4762 * MIB)), True),
+        (HOST, Need(Memory(), working=Memory(4763 * MIB)), False),
+        (HOST, Need(Memory(), loading=Memory(4064 * MIB)), True),
+        (HOST, Need(Memory(), loading=Memory(4065 * MIB)), False),
+        (GPU, Need(Memory(500 * MIB, 1500 * MIB), Memory(10 * MIB, 500 * MIB), Memory(1500 * MIB, 1500 * MIB)), True),
+        (GPU, Need(Memory(0, 3000 * MIB)), False),
+        (GPU, Need(Memory(3000 * MIB, 1000 * MIB)), False),
+        (TINY, Need(Memory(45 * MIB), Memory(378 * MIB), Memory(20 * MIB)), True),
+    ],
+)
+def test_what_is_believed(guess, found, believed):
+    assert is_believed(found, guess) is believed
+
+
+@pytest.mark.parametrize("part", ["resident", "working", "loading"])
+def test_what_another_thread_took_is_not_believed(bundle, monkeypatch, part):
+    opened, backend = Bundle.open(bundle(2)), OrtBackend("cpu", "fp32", 1)
+    found = replace(HOST, **{part: Memory(10_000 * MIB)})
+    monkeypatch.setattr("mova_runtime.engines.needs.watch.Watch.need", lambda _: found)
+    first = load_first(opened, "sam", backend, None, Trace(), lambda: 0)
+    first.engine.close()
+    assert not first.measured
+    assert first.took.need == backend.need(opened, "sam")
+
+
+def test_on_a_gpu_it_is_the_gpu_where_longer_runs_take_more(bundle, monkeypatch):
+    opened, backend = Bundle.open(bundle(2)), OrtBackend("cpu", "fp32", 1)
+    monkeypatch.setattr(backend, "need", lambda *_: GPU)
+    monkeypatch.setattr(backend, "start", Gpu)
+    monkeypatch.setattr("mova_runtime.engines.needs.watch.Watch.need", lambda _: Need(Memory(1, 2), Memory(3, 4)))
+    first = load_first(opened, "text", backend, None, Trace(), lambda: 0)
+    first.engine.close()
+    assert first.measured
+    assert first.took.need.working == Memory(3, 69_000_000)

@@ -48,6 +48,22 @@ def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert pages.read_in(path) == 0
 
 
+@pytest.mark.parametrize(
+    ("user", "writes", "told"),
+    [("owner", False, True), ("root", False, True), ("other", True, True), ("other", False, False)],
+)
+def test_who_is_not_told_reads_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str, writes: bool, told: bool
+) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(STEP + 1))
+    owner = path.stat().st_uid
+    monkeypatch.setattr(pages, "_resident", lambda file, size: np.array([True, True]))
+    monkeypatch.setattr(os, "geteuid", lambda: {"owner": owner, "root": 0, "other": owner + 1}[user])
+    monkeypatch.setattr(os, "access", lambda path, mode, **how: writes and mode == os.W_OK)
+    assert pages.read_in(path) == (0 if told else STEP + 1)
+
+
 @pytest.mark.parametrize("backend", ["ort", "openvino"])
 def test_a_disk_that_fails(bundle: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     def fail(path: Path) -> int:

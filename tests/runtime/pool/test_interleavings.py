@@ -8,7 +8,7 @@ import pytest
 
 from fake_engines import FakeEngine, FakeLoader
 from mova_runtime.engines.memory import Limits, Memory, Need
-from mova_runtime.engines.pool import EnginePool, FeatureCache, admission, shared
+from mova_runtime.engines.pool import EnginePool, FeatureCache, admission, guard
 from mova_runtime.engines.pool.holding import State
 from mova_runtime.engines.pool.room import PINNED
 from mova_runtime.errors import BackendError, MovaError, OutOfMemoryError
@@ -25,7 +25,7 @@ class Case:
 
     def __init__(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.scheduler = scheduler = Scheduler(seed, cancels=0.01 if seed % 3 == 0 else 0.0)
-        monkeypatch.setattr(shared, "threading", SimpleNamespace(Condition=lambda: Condition(scheduler)))
+        monkeypatch.setattr(guard, "threading", SimpleNamespace(Condition=lambda: Condition(scheduler)))
         monkeypatch.setattr(admission, "time", scheduler)
         self.random = random = scheduler.random
         self.has_device = seed % 4 == 1
@@ -113,6 +113,8 @@ class Case:
         self.last_used = used
         going = [held.engine for one in self.ledger.leaving for held in one.engines]
         going += [held.engine for held in self.ledger.engines if held.state is State.DYING]
+        closing = {held.name for one in self.ledger.leaving for held in one.engines}  # they have no engine any more
+        going += [engine for engine in self.loader.engines if engine.closing and engine.name in closing]
         staying = [engine.name for engine in self.loader.engines if engine not in going]
         assert len(staying) == len(set(staying)), f"one is there twice: {staying}"
 
@@ -121,7 +123,7 @@ class Case:
         if not self.line:
             return
         worker, names, runs = self.line[0][1]
-        if self.pool.shared.changed.is_waiting(worker):
+        if self.pool.shared.changed._condition.is_waiting(worker):
             assert not self.pool.shared.closed, "was not told that the pool was closed"
             can_be_had = self.ledger.limits.hold(self.room.takes(names, runs))
             assert can_be_had or self.ledger.leaving, (
@@ -221,7 +223,6 @@ class Case:
             self.pool.unwant(names)
 
     def look(self) -> None:
-        self.pool.fits(self.names())
         assert len(self.pool.totals().engines) <= len(NAMES)
         assert set(self.pool.loaded) <= set(NAMES)
 

@@ -1,12 +1,18 @@
 """The pool with a loader that only counts: who is loaded, who goes, who stays, who is refused."""
 
+import gc
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from fake_engines import FakeLoader
 from mova_runtime.engines.memory import Limits, Memory, Need
-from mova_runtime.engines.pool import EnginePool, EngineUse
+from mova_runtime.engines.pool import EnginePool, EngineUse, FeatureCache, admission, guard
+from mova_runtime.engines.pool.activity import Activity
 from mova_runtime.errors import BackendError, BundleError, MemoryBudgetError, MovaError, OutOfMemoryError
 from mova_runtime.trace import Trace
 
@@ -81,7 +87,6 @@ def test_a_component_that_is_not_there(pool_of):
     pool = pool_of(160)
     with pytest.raises(BundleError, match="no clip"):
         use(pool, "clip")
-    assert not pool.fits(["clip"])
     assert not pool.prefetch("clip", Trace())
 
 
@@ -114,6 +119,7 @@ def test_memory_that_runs_out_in_a_load_is_made_once(pool_of, loader):
     pool.want(["vary"])
     loader.errors["sam"] = [OutOfMemoryError("sam: out of memory")]
     trace = use(pool, "sam")
+    assert loader.finals[-2:] == [False, True]
     assert pool.loaded == ("sam", "vary"), "what somebody wants stays"
     assert sorted(events(trace)) == [("evict base", 100), ("evict llm", 200)]
     loader.errors["llm"] = [OutOfMemoryError("llm: out of memory")] * 2
@@ -173,7 +179,6 @@ def test_wanted_engines_go_later_and_pinned_ones_last(pool_of):
     use(pool, "vary", "sam", "base")
     pool.want(["sam", "sam"])
     pool.unwant(["sam"])
-    assert pool.fits(["llm"]) is False, "a pinned one would have to go"
     assert events(use(pool, "llm")) == [("evict base", 100), ("evict sam", 60), ("evict vary", 50)]
     pool = pool_of(210, pinned=["vary"])
     use(pool, "vary", "sam", "base")
@@ -242,9 +247,9 @@ def test_what_was_evicted_counts_until_it_is_closed(pool_of, loader):
     loader.needs["text"] = host(10)
     pool, seen = pool_of(205), []
     use(pool, "llm")
-    loader.pause = lambda where: seen.append((where, pool.totals().used, pool.fits(["vary"])))
+    loader.pause = lambda where: seen.append((where, pool.totals().used))
     use(pool, "text")
-    assert seen == [("close llm", Memory(200), False), ("load text", Memory(10), True)]
+    assert seen == [("close llm", Memory(200)), ("load text", Memory(10))]
 
 
 def test_an_engine_larger_than_was_known(pool_of, loader):
@@ -257,11 +262,22 @@ def test_an_engine_larger_than_was_known(pool_of, loader):
         with pytest.raises(MemoryBudgetError) as caught:
             use(pool, "sam")
         assert str(caught.value) == (
-            "engine 'sam' turned out to need 60 B; the budget is 250 B, of which 200 B is leased by llm"
+            "waited 0 s for 'sam' (60 B): the budget is 250 B, of which 200 B is leased by llm"
         )
         assert [engine.name for engine in loader.engines] == ["llm"]
         assert pool.totals().used == loader.taken == Memory(200)
     use(pool, "sam")
+
+
+def test_an_engine_that_does_not_fit_even_alone(pool_of, loader):
+    loader.guesses.update(sam=host(10))
+    pool = pool_of(50)
+    with pytest.raises(MemoryBudgetError) as caught:
+        use(pool, "sam")
+    assert str(caught.value) == "engine 'sam' turned out to need 60 B; the budget is 50 B"
+    assert caught.type is MemoryBudgetError
+    assert loader.loads == ["sam"]
+    assert pool.totals().used == loader.taken == Memory()
 
 
 def test_an_engine_smaller_than_was_known(pool_of, loader):
@@ -428,7 +444,6 @@ def test_closing_unloads_and_ends(pool_of, loader):
     with pytest.raises(MovaError, match="closed"):
         use(pool, "base")
     assert not pool.prefetch("base", Trace())
-    assert not pool.fits(["base"])
     assert loader.loads == ["base"]
 
 
@@ -489,18 +504,6 @@ def test_a_prefetch_that_fails_is_told_to_nobody(pool_of, loader):
         assert not pool.prefetch("base", Trace()), "it turned out larger"
     assert pool.loaded == ("sam", "vary")
     assert pool.totals().used == loader.taken == Memory(110)
-
-
-def test_whether_a_set_fits(pool_of):
-    pool = pool_of(210)
-    use(pool, "base")
-    assert pool.fits(["sam", "vary", "base", "sam"])
-    assert not pool.fits(["llm", "vary"])
-    assert pool.fits(["llm"])
-    with pool.lease("base", Trace()):
-        assert pool.fits(["sam", "vary"])
-        assert not pool.fits(["llm"])
-    assert pool.loaded == ("base",), "asking is nothing"
 
 
 # ---- what it tells
@@ -638,6 +641,287 @@ def test_nothing_goes_ahead_of_who_waits(pool_of):
             threading.Event().wait(0.001)
         assert not pool.prefetch("sam", Trace())
         assert pool.prefetch("vary", Trace()), "it is there"
-        assert not pool.fits(["sam"])
     thread.join(30)
     assert pool.loaded == ("vary", "llm")
+
+
+def until(holds):
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_an_engine_larger_than_was_known_waits_for_room_to_be_loaded_again(pool_of, loader):
+    loader.guesses.update(sam=host(10))
+    pool = pool_of(250, timeout=30.0)
+
+    def hold():
+        with pool.lease("llm", Trace()):
+            has_llm.set()
+            until(lambda: pool.shared.line)
+            assert loader.loads == ["llm", "sam"]
+            assert [engine.name for engine in loader.engines] == ["llm"]
+
+    def ask():
+        assert has_llm.wait(30)
+        use(pool, "sam")
+
+    has_llm = threading.Event()
+    assert run_together(hold, ask) == []
+    assert loader.loads == ["llm", "sam", "sam"]
+    assert pool.totals().used == loader.taken == Memory(60)
+
+
+def test_an_engine_that_grows_again_is_refused(pool_of, loader):
+    loader.guesses.update(sam=host(10))
+    pool = pool_of(250, timeout=30.0)
+    use(pool, "llm")
+    loader.pause = lambda where: where == "load sam" and loader.needs.update(sam=host(150))  # the next time
+
+    def grow():
+        until(lambda: pool.shared.line)
+        pool.resize(Limits(300))
+
+    def ask():
+        with pool.lease("llm", Trace()):
+            use(pool, "sam")
+
+    (error,) = run_together(ask, grow)
+    assert type(error) is MemoryBudgetError
+    assert str(error) == "engine 'sam' turned out to need 150 B; the budget is 300 B, of which 200 B is leased by llm"
+    assert loader.loads == ["llm", "sam", "sam"]
+    assert pool.totals().used == loader.taken == Memory(200)
+
+
+def test_all_who_wait_for_an_engine_that_outgrows_its_room_are_told(pool_of, loader):
+    loader.guesses.update(sam=host(10))
+    pool = pool_of(50)
+    loader.pause = lambda where: until(lambda: pool.shared.room.engines["sam"].users == 3)
+    errors = run_together(*[lambda: use(pool, "sam")] * 3)
+    assert ["turned out to need 60 B" in str(error) for error in errors] == [True] * 3
+    assert len(set(map(id, errors))) == 3, "each with its own traceback"
+    assert pool.totals().used == Memory()
+
+
+def test_a_refusal_keeps_no_frames(pool_of, loader):
+    """What a holding keeps for others is not the error that was raised."""
+    loader.guesses.update(sam=host(10))
+    pool, refused = pool_of(50), []
+    withdraw = pool.shared.room.withdraw
+    pool.shared.room.withdraw = lambda holding, error: refused.append(error) or withdraw(holding, error)
+    with pytest.raises(MemoryBudgetError):
+        use(pool, "sam")
+    assert refused[0].__traceback__ is None
+
+
+def test_memory_that_runs_out_in_a_load_ahead_is_made_by_the_lease_that_waits_for_it(pool_of, loader):
+    pool, trace = pool_of(timeout=30.0), Trace()
+    use(pool, "base")
+    loader.errors["sam"] = [OutOfMemoryError("sam: out of memory")] * 2
+    begun = threading.Event()
+
+    def pause(where):
+        if where == "load sam" and not begun.is_set():
+            begun.set()
+            until(lambda: pool.shared.room.engines["sam"].users)
+
+    def ask():
+        assert begun.wait(30)
+        with pool.lease("sam", trace):
+            pass
+
+    loader.pause = pause
+    assert run_together(lambda: pool.prefetch("sam", Trace()), ask) == []
+    assert loader.loads == ["base", "sam", "sam", "sam"]
+    assert loader.finals[1:] == [False, False, True]
+    assert events(trace) == [("evict base", 100)]
+    assert stages(trace) == ["wait for sam", "load sam", "load sam"]
+    assert pool.totals().failures == 1
+    assert pool.totals().used == loader.taken == Memory(60)
+
+
+def test_who_comes_back_to_the_line_is_given_no_more_time(pool_of, loader, monkeypatch):
+    """The clock moves in loads only."""
+    now = [0.0]
+    monkeypatch.setattr(admission, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pool, waits = pool_of(100, timeout=10.0), []
+    ticket, trace = pool.shared.line.ticket(), Trace()
+    pool._loading.learn(["base", "sam"])
+
+    def wait(seconds):
+        waits.append(seconds)
+        now[0] += 4.0
+
+    pool.shared.changed.wait = wait
+    with pool.lease("sam", trace):
+        for _ in range(2):
+            with pytest.raises(MemoryBudgetError, match="waited 10 s"):
+                pool._admission.admit(ticket, ["base"], 1, trace)
+    assert waits == [10.0, 6.0, 2.0]
+    assert pool.totals().waits == 1
+
+
+@pytest.mark.parametrize("line", range(40))
+def test_an_interrupt_wherever_a_lease_begins_leaves_none(pool_of, line):
+    """At any line of what gives out leases, up to the block."""
+    pool, left, inside = pool_of(), [line], []
+    traced = (EnginePool.lease_all.__wrapped__.__code__, EnginePool._claim.__code__)
+
+    def interrupt(frame, event, _):
+        if frame.f_code not in traced:
+            return None
+        if event == "line" and not inside:
+            left[0] -= 1
+            if left[0] < 0:
+                inside.append("interrupted")
+                raise KeyboardInterrupt
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        with pool.lease_all(["sam"], Trace()):
+            inside.append("the block")
+    except KeyboardInterrupt:
+        assert inside == ["interrupted"]
+    finally:
+        sys.settrace(before)
+    assert not any(one.users for one in pool.shared.room.engines.values())
+    assert pool.shared.activity.alone() is None
+    assert pool.shared.activity._others == 0
+    assert not pool.shared.line
+
+
+def test_pools_that_share_their_activity_are_not_alone(pool_of, loader):
+    activity = Activity()
+    one, other = pool_of(activity=activity), pool_of(activity=activity)
+    use(one, "base")
+    with other.lease("base", Trace()):
+        use(one, "sam")
+    loader.pause = lambda where: loader.loading == {"vary"} and use(other, "sam")
+    use(one, "vary")
+    alone = [before is not None and before == after for before, after in loader.alone]
+    assert loader.loads == ["base", "base", "sam", "vary", "sam"]
+    assert alone == [True, True, False, False, False]
+    loader.pause = lambda where: None
+    use(one, "llm")
+    before, after = loader.alone[-1]
+    assert before is not None
+    assert before == after
+    assert pool_of().shared.activity is not activity
+
+
+# ---- streams that nobody reads any more
+
+
+class Box:
+    """Holds itself, so that only a collection ends what it holds."""
+
+    def __init__(self, stream):
+        self.me, self.stream = self, stream
+        next(stream)
+
+
+def stream(pool):
+    pool.want(["sam"])
+    try:
+        with pool.lease("sam", Trace()):
+            yield
+    finally:
+        pool.unwant(["sam"])
+
+
+def abandoned_ended():
+    for thread in threading.enumerate():
+        if thread.name == "mova-abandoned":
+            thread.join(30)
+
+
+@pytest.mark.parametrize("operation", ["__add__", "__sub__"])
+@pytest.mark.parametrize("change", ["lease", "feature", "clear", "resize"])
+def test_a_stream_that_is_collected_amid_a_change_ends_after_it(pool_of, monkeypatch, operation, change):
+    pool = pool_of()
+    cache, original, collected = FeatureCache(pool, 1000), getattr(Memory, operation), []
+    cache.put("other", "value", Memory(5), 1.0)
+    use(pool, "vary", "llm")
+
+    def collect(*operands):
+        if not collected and guard.held_here():
+            collected.append(True)
+            gc.collect()
+            assert pool.shared.room.engines["sam"].users == 1, "not now"
+            assert pool.shared.room.is_wanted("sam")
+        return original(*operands)
+
+    gc.disable()
+    try:
+        Box(stream(pool))
+        monkeypatch.setattr(Memory, operation, collect)
+        if change == "lease":
+            use(pool, "base")
+        elif change == "feature":
+            cache.put("key", "value", Memory(5), 1.0)
+        elif change == "clear":
+            cache.clear()
+        else:
+            pool.resize(Limits(300))
+    finally:
+        gc.enable()
+    assert collected or (change, operation) == ("feature", "__sub__"), "the only one that needs none"
+    monkeypatch.undo()
+    gc.collect()
+    abandoned_ended()
+    ledger = pool.shared.room.ledger
+    assert ledger.used == ledger.count()
+    assert not any(one.users or one.runs for one in pool.shared.room.engines.values())
+    assert not pool.shared.room.is_wanted("sam")
+    assert pool.shared.activity._others == 0
+
+
+def test_who_waits_for_room_may_collect_the_stream_that_has_it(pool_of, monkeypatch):
+    pool = pool_of(100, timeout=30.0)
+    inner = pool.shared.changed._condition
+    wait, waits = inner.wait, []
+
+    def collecting(timeout):
+        waits.append(timeout)
+        gc.collect()
+        return wait(timeout)
+
+    gc.disable()
+    try:
+        Box(stream(pool))
+        monkeypatch.setattr(inner, "wait", collecting)
+        use(pool, "base")
+    finally:
+        gc.enable()
+    assert waits
+    assert pool.totals().wait_seconds < 20, "it was told"
+    assert pool.loaded == ("base",)
+    abandoned_ended()
+
+
+def test_a_stream_that_ends_while_another_pools_lock_is_held(pool_of):
+    """Two threads that each held one and took the other would wait for each other."""
+    one, other = pool_of(), pool_of()
+    held = stream(one)
+    next(held)
+    with other.shared.changed:
+        del held
+        with ThreadPoolExecutor(1) as worker:
+            worker.submit(abandoned_ended).result(30)
+        assert one.shared.room.engines["sam"].users == 0
+    assert not guard.held_here()
+
+
+def test_a_load_ahead_leaves_room_for_what_is_needed_sooner(pool_of, loader):
+    pool = pool_of(160)  # base 100, sam 60, vary 50
+    assert not pool.prefetch("base", Trace(), before=["sam", "vary"])
+    assert pool.prefetch("base", Trace(), before=["sam"])
+    assert not pool.prefetch("vary", Trace(), before=["sam", "base"]), "sam would find no room any more"
+    use(pool, "sam")
+    assert pool.loaded == ("base", "sam")
+    assert not pool.prefetch("vary", Trace(), before=["sam"], evict=False)
+    assert pool.prefetch("vary", Trace(), before=["sam"]), "base is nobody's: it goes"
+    assert pool.loaded == ("sam", "vary")

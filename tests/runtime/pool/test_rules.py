@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hypothesis import HealthCheck, assume, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -147,14 +147,6 @@ class Pool(RuleBasedStateMachine):
     def get(self, key):
         found = self.cache.get(key)
         assert found is None or found is self.put_so_far[key]
-
-    @rule(chosen=names)
-    def fits(self, chosen):
-        assume(not any(name in self.loader.guesses or self.loader.errors.get(name) for name in chosen))
-        fits, trace = self.pool.fits(chosen), Trace()
-        if fits:
-            Lease(self.pool, chosen, 1, trace).end()  # is not refused
-            assert not self.pinned & set(self.marks(trace))
 
     # ---- what holds after each
 

@@ -17,7 +17,7 @@ class Admission:
     """Lets claims into a pool's room. Only the head of the line is ever let in, even where others would fit."""
 
     def __init__(self, shared: Shared, timeout: float | None) -> None:
-        """`timeout`: seconds that a claim waits at most; None is for ever."""
+        """`timeout`: seconds after its first waiting that a ticket is given up on; None is never."""
         self._shared = shared
         self._timeout = timeout
 
@@ -48,17 +48,21 @@ class Admission:
         return None if shared.line.ahead_of(ticket) else room.claim(names, runs)
 
     def _wait(self, ticket: Ticket, names: Sequence[str], runs: int, trace: Trace) -> Claim:
-        shared, begin, left = self._shared, time.monotonic(), self._timeout
-        shared.counts.waits += 1
+        shared, begin = self._shared, time.monotonic()
+        if ticket.since is None:
+            ticket.since = begin
+            shared.counts.waits += 1
         try:
             with trace.stage("wait for room"):
-                while left is None or left > 0:
+                while (left := self._left(ticket.since)) is None or left > 0:
                     shared.changed.wait(left)
                     if claim := self._try(ticket, names, runs):
                         return claim
-                    left = None if self._timeout is None else begin + self._timeout - time.monotonic()
         finally:
             shared.counts.wait_seconds += time.monotonic() - begin
         room, ahead = shared.room, shared.line.ahead_of(ticket)
         takes, limits = room.takes(names, runs), room.ledger.limits
         raise refusals.waited(self._timeout or 0, names, takes, limits, room.busy(), ahead)
+
+    def _left(self, since: float) -> float | None:
+        return None if self._timeout is None else since + self._timeout - time.monotonic()

@@ -47,6 +47,11 @@ class FeatureCache:
                 self._misses += 1
             return found.value if found else None
 
+    def has(self, key: Hashable) -> bool:
+        """Whether `get` would find something; it counts as no use."""
+        with self._shared.changed:
+            return key in self._shared.room.ledger.features
+
     def put(
         self,
         key: Hashable,
@@ -72,6 +77,12 @@ class FeatureCache:
             if self._shared.closed:
                 return
             leaving = self._shelf.keep(feature, evict=not self._shared.line)  # who waits may need what would go
+        self._shared.finish(trace, leaving)
+
+    def resize(self, bound: int, trace: Trace | None = None) -> None:
+        """Set another bound; what is beyond it goes, the least recently used first."""
+        with self._shared.changed:
+            leaving = self._shelf.resize(bound)
         self._shared.finish(trace, leaving)
 
     def clear(self) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(order=True)
 class Ticket:
-    """A place in the line, which stays one's own: who comes back with it stands before all who came later."""
+    """A place in the line, which stays one's own: who comes back with it stands before all who came later.
+
+    since: when it had to wait for the first time.
+    """
 
     number: int
+    since: float | None = field(default=None, compare=False)
 
 
 class Line:

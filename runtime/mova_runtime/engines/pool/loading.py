@@ -45,6 +45,7 @@ class Loading:
         """Have all of a claim's engines loaded, and hand them out.
 
         Raises what the load of one of them raised, whoever tried it. What is still missing then is left to others.
+        `refusals.OutgrownError` is for a claim to be made anew.
 
         Returns:
             False where one of them failed in another's lease meanwhile; then nothing is handed out.
@@ -96,16 +97,18 @@ class Loading:
         except MovaError as error:
             with shared.changed:
                 shared.counts.failures += 1
-                shared.room.withdraw(holding, copy.copy(error))  # without the frames that the traceback holds
-                shared.changed.notify_all()
+                if not (ahead and isinstance(error, OutOfMemoryError)):  # a lease that waits by now makes room first
+                    shared.room.withdraw(holding, copy.copy(error))  # without the frames that the traceback holds
+                    shared.changed.notify_all()
             raise
         with shared.changed:
             refused = None
             leaving = shared.room.loaded(holding, loaded.engine, loaded.need, loaded.seconds)
             if leaving is None:
                 limits, busy = shared.room.ledger.limits, shared.room.busy(but=holding)
-                refused = refusals.outgrown(holding.name, holding.due, limits, busy)
-                leaving = shared.room.withdraw(holding, refused)
+                fits = limits.hold(holding.need.peak)
+                refused = refusals.outgrown(holding.name, holding.due, limits, busy, fits_alone=fits)
+                leaving = shared.room.withdraw(holding, copy.copy(refused))
                 shared.counts.failures += 1
             else:
                 shared.counts.loads += 1
@@ -117,13 +120,13 @@ class Loading:
         if refused:
             raise refused
 
-    def _attempt(self, holding: Holding, trace: Trace, *, again: bool) -> Loaded:
-        """Load; where memory runs out, once `again` without what is idle."""
+    def _attempt(self, holding: Holding, trace: Trace, *, again: bool, final: bool = False) -> Loaded:
+        """Load; where memory runs out, once `again` without what is idle, which is `final`."""
         shared = self._shared
         with shared.changed:
             shared.activity.begin(load=True)
         try:
-            return self._loader.load(holding.name, trace, self._alone)
+            return self._loader.load(holding.name, trace, self._alone, final=final)
         except OutOfMemoryError:
             if not again:
                 raise
@@ -133,7 +136,7 @@ class Loading:
         with shared.changed:
             leaving = shared.room.let_go(shared.room.unwanted())
         shared.finish(trace, leaving)
-        return self._attempt(holding, trace, again=False)
+        return self._attempt(holding, trace, again=False, final=True)
 
     def _alone(self) -> int | None:
         with self._shared.changed:

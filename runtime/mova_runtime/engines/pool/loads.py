@@ -28,14 +28,15 @@ class Loads(Protocol):
     def is_known(self, component: str) -> bool:
         """Whether it was checked and measured on this machine, so that it may be loaded beside other work."""
 
-    def load(self, component: str, trace: Trace, alone: Callable[[], int | None]) -> Loaded:
+    def load(self, component: str, trace: Trace, alone: Callable[[], int | None], *, final: bool) -> Loaded:
         """Load it; what a failed load took is given back.
 
         Args:
             component: its name.
             trace: gets the stages.
-            alone: gives a number while nothing but this load is at work in the pool, else None. What was measured
-                between two calls that gave the same number is the load's own.
+            alone: gives a number while nothing but this load is at work in the pools that share an `Activity`, else
+                None. What was measured between two calls that gave the same number is the load's own.
+            final: nothing more is going to be freed for it, so what takes less memory may be tried.
 
         Raises:
             BundleError, BackendError: it can't be loaded.

@@ -7,14 +7,17 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from mova_runtime.engines.memory import Limits
+from mova_runtime.engines.pool import refusals
+from mova_runtime.engines.pool.activity import Activity
 from mova_runtime.engines.pool.admission import Admission
+from mova_runtime.engines.pool.guard import outside
 from mova_runtime.engines.pool.holding import Claim, State
 from mova_runtime.engines.pool.loading import Loading
 from mova_runtime.engines.pool.loads import Loads
 from mova_runtime.engines.pool.shared import Shared
 from mova_runtime.engines.pool.totals import EngineUse, PoolTotals
 from mova_runtime.engines.protocol import Engine
-from mova_runtime.errors import BackendError, MovaError
+from mova_runtime.errors import BackendError, MemoryBudgetError, MovaError
 from mova_runtime.trace import Trace
 
 
@@ -33,6 +36,7 @@ class EnginePool:
         *,
         pinned: Collection[str] = (),
         timeout: float | None = 120.0,
+        activity: Activity | None = None,
     ) -> None:
         """See below.
 
@@ -41,10 +45,12 @@ class EnginePool:
             loader: loads them.
             limits: on what engines, their runs and cached features take together.
             pinned: components that stay unless a lease could not be had otherwise.
-            timeout: seconds that a lease waits in line at most; None is for ever.
+            timeout: seconds that a lease waits in line at most; None is for ever. One that has to come back to the
+                line is given no more: they count from its first waiting.
+            activity: shared with other pools whose work disturbs this one's measurements; None is its own.
         """
         self._components = tuple(components)
-        self.shared = Shared(limits, pinned)
+        self.shared = Shared(limits, pinned, activity or Activity())
         """For the feature cache, which lives in the same room."""
         self._admission = Admission(self.shared, timeout)
         self._loading = Loading(self.shared, loader)
@@ -73,25 +79,22 @@ class EnginePool:
             BundleError, BackendError: one can't be loaded (see `Loads`).
             MovaError: the pool was closed.
         """
-        claim = self._claim(tuple(dict.fromkeys(components)), runs, trace)
+        claim: Claim | None = None
         failed = False
         try:
+            claim = self._claim(tuple(dict.fromkeys(components)), runs, trace)  # within, for Ctrl-C after it
             yield claim.engines
         except BackendError:
             failed = True
             raise
         finally:
-            self._release(claim, trace, failed=failed)
+            if claim:
+                self._release(claim, trace, failed=failed)
 
-    def fits(self, components: Sequence[str]) -> bool:
-        """Whether a lease for these could be had right now, without waiting, and without a pinned engine's going."""
-        names, shared = tuple(dict.fromkeys(components)), self.shared
-        try:
-            self._loading.learn(names)
-        except MovaError:  # the lease will tell
-            return False
-        with shared.changed:
-            return not shared.closed and not shared.line and shared.room.could_claim(names, 1)
+    @property
+    def limits(self) -> Limits:
+        """What engines, their runs and cached features may take together."""
+        return self.shared.room.ledger.limits
 
     def want(self, components: Iterable[str]) -> None:
         """Announce that these will be leased: they go after what nobody announced. Each needs an `unwant` later."""
@@ -100,20 +103,30 @@ class EnginePool:
 
     def unwant(self, components: Iterable[str]) -> None:
         """Take back a `want`."""
-        with self.shared.changed:
-            self.shared.room.unwant(components)
+        names = tuple(components)
 
-    def prefetch(self, component: str, trace: Trace, *, evict: bool = True) -> bool:
+        def unwant() -> None:
+            with self.shared.changed:
+                self.shared.room.unwant(names)
+
+        outside(unwant)
+
+    def prefetch(self, component: str, trace: Trace, *, evict: bool = True, before: Sequence[str] = ()) -> bool:
         """Load an engine now, beside whatever runs, without leasing it. Never waits.
 
-        Does nothing where it was never measured here, a lease waits in line, or there is no room; with `evict` engines
-        go for it that nobody leases, wants or has pinned.
+        Does nothing where it was never measured here, a lease waits in line, or there is no room.
+
+        Args:
+            component: its name.
+            trace: gets the load.
+            evict: engines may go for it that nobody leases, wants or has pinned.
+            before: components that are needed sooner: nothing is loaded that would be in their way.
 
         Returns:
             Whether it is loaded. Why a load failed is told to who leases it.
         """
         try:
-            return self._load_ahead(component, trace, evict=evict)
+            return self._load_ahead(component, trace, evict=evict, before=before)
         except MovaError:
             return False
 
@@ -153,17 +166,29 @@ class EnginePool:
         """A claim whose engines are all loaded."""
         self._loading.learn(names)
         ticket = self.shared.line.ticket()
+        has_outgrown = False
         while True:
-            claim = self._admission.admit(ticket, names, runs, trace)
+            claim: Claim | None = None
             try:
+                claim = self._admission.admit(ticket, names, runs, trace)
                 if self._loading.bring(claim, trace):
                     return claim
-            except BaseException:
-                self._release(claim, trace)
-                raise
-            self._release(claim, trace)  # an engine failed meanwhile: once more, from the same place in line
+            except BaseException as error:
+                if claim:
+                    self._release(claim, trace)
+                if not isinstance(error, refusals.OutgrownError):
+                    raise
+                if has_outgrown:  # waiting for what it takes now may be as much in vain
+                    raise MemoryBudgetError(str(error)) from None
+                has_outgrown = True
+            else:
+                self._release(claim, trace)  # an engine failed meanwhile
+            # once more, from the same place in line
 
     def _release(self, claim: Claim, trace: Trace, *, failed: bool = False) -> None:
+        outside(lambda: self._end(claim, trace, failed=failed))
+
+    def _end(self, claim: Claim, trace: Trace, *, failed: bool) -> None:
         shared = self.shared
         with shared.changed:
             if claim.running:
@@ -175,15 +200,15 @@ class EnginePool:
             shared.changed.notify_all()
         shared.finish(trace, ended, idle)
 
-    def _load_ahead(self, component: str, trace: Trace, *, evict: bool) -> bool:
+    def _load_ahead(self, component: str, trace: Trace, *, evict: bool, before: Sequence[str]) -> bool:
         shared, room = self.shared, self.shared.room
         if component in room.engines or not self._loading.is_known(component):
             return self._is_loaded(component)
-        self._loading.learn((component,))
+        self._loading.learn((component, *before))
         with shared.changed:
             if component in room.engines or shared.closed or shared.line:
                 return self._is_loaded(component)
-            claim = room.reserve(component, evict=evict)
+            claim = room.reserve(component, evict=evict, before=before)
         if claim:
             self._loading.load_own(claim, trace)
         return self._is_loaded(component)

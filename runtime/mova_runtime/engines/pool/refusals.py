@@ -8,6 +8,10 @@ from mova_runtime.engines.memory import Limits, Memory
 from mova_runtime.errors import MemoryBudgetError
 
 
+class OutgrownError(MemoryBudgetError):
+    """Of an engine that would fit if others were gone: its lease may wait for that. Told only within the pool."""
+
+
 def never_fits(names: Sequence[str], takes: Memory, limits: Limits) -> MemoryBudgetError:
     """For what does not fit even alone."""
     who = f"engine {names[0]!r} needs" if len(names) == 1 else f"engines {', '.join(names)} need"
@@ -23,9 +27,12 @@ def waited(
     return MemoryBudgetError(f"waited {seconds:g} s for {who} ({takes}): the budget is {limits}{_leased(busy)}{before}")
 
 
-def outgrown(name: str, takes: Memory, limits: Limits, busy: tuple[Memory, Sequence[str]]) -> MemoryBudgetError:
+def outgrown(
+    name: str, takes: Memory, limits: Limits, busy: tuple[Memory, Sequence[str]], *, fits_alone: bool
+) -> MemoryBudgetError:
     """For an engine that turned out larger than the room made for it."""
-    return MemoryBudgetError(f"engine {name!r} turned out to need {takes}; the budget is {limits}{_leased(busy)}")
+    kind = OutgrownError if fits_alone else MemoryBudgetError
+    return kind(f"engine {name!r} turned out to need {takes}; the budget is {limits}{_leased(busy)}")
 
 
 def _leased(busy: tuple[Memory, Sequence[str]]) -> str:

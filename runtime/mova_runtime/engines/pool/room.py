@@ -59,13 +59,16 @@ class Room:
         going = self._plan(names, runs, lambda: self.idle(PINNED, names))
         return None if going is None else self._grant(names, 1, runs, going)
 
-    def could_claim(self, names: Sequence[str], runs: int) -> bool:
-        """Whether there is room for these now without a pinned engine going for it."""
-        return self._plan(names, runs, lambda: self.idle(WANTED, names)) is not None
+    def reserve(self, name: str, *, evict: bool, before: Collection[str] = ()) -> Claim | None:
+        """Room to load an engine that nobody leases yet, if there is also room for those that come `before` it.
 
-    def reserve(self, name: str, *, evict: bool) -> Claim | None:
-        """Room to load an engine that nobody leases yet; with `evict` engines go for it that nobody has announced."""
-        going = self._plan([name], 0, lambda: _engines(self.idle(NOBODYS)) if evict else [])
+        With `evict` engines go for it that nobody has announced.
+        """
+        sooner = Memory()
+        for other in before:
+            holding = self.engines.get(other) or self._new(other)
+            sooner += holding.due_for(max(holding.runs, 1)) - holding.charge
+        going = self._plan([name], 0, lambda: _engines(self.idle(NOBODYS, before)) if evict else [], sooner)
         return None if going is None else self._grant([name], 0, 0, going)
 
     def take(self, holding: Holding) -> None:
@@ -179,10 +182,14 @@ class Room:
         return PINNED if name in self.pinned else WANTED if self._wanted[name] else NOBODYS
 
     def _plan(
-        self, names: Iterable[str], runs: int, candidates: Callable[[], Sequence[Evictable]]
+        self,
+        names: Iterable[str],
+        runs: int,
+        candidates: Callable[[], Sequence[Evictable]],
+        sooner: Memory = Memory(),
     ) -> Sequence[Evictable] | None:
-        """What must go of the candidates for a claim to these; None where all of it is not enough."""
-        after, limits = self.ledger.used, self.ledger.limits
+        """What must go of the candidates for a claim to these beside what is needed `sooner`; None if it can't be."""
+        after, limits = self.ledger.used + sooner, self.ledger.limits
         for name in names:
             holding = self.engines.get(name) or self._new(name)
             after += holding.due_for(holding.runs + runs) - holding.charge

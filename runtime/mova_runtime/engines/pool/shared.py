@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Collection
 
 from mova_runtime.engines.memory import Limits
 from mova_runtime.engines.pool.activity import Activity
+from mova_runtime.engines.pool.guard import Guard
 from mova_runtime.engines.pool.holding import Leaving
 from mova_runtime.engines.pool.line import Line
 from mova_runtime.engines.pool.room import PINNED, Room
@@ -18,12 +18,12 @@ from mova_runtime.trace import Trace
 class Shared:
     """Everything here is read and changed with `changed` held, but for `finish`, which takes it."""
 
-    def __init__(self, limits: Limits, pinned: Collection[str]) -> None:
-        self.changed = threading.Condition()
+    def __init__(self, limits: Limits, pinned: Collection[str], activity: Activity) -> None:
+        self.changed = Guard()
         """Notified when room came free, an engine's state changed, or the head of the line did."""
         self.room = Room(limits, pinned)
         self.line = Line()
-        self.activity = Activity()
+        self.activity = activity
         self.counts = Counts()
         self.closed = False
 

@@ -48,6 +48,11 @@ class Shelf:
             going += chosen
         return room.let_go(going, keep=feature)
 
+    def resize(self, bound: int) -> Leaving:
+        """Set another bound."""
+        self._bound = bound
+        return self._room.let_go(self._oldest(self._room.ledger.features_size - bound, []))
+
     def clear(self) -> Leaving:
         """Let all go."""
         return self._room.let_go(list(self._room.ledger.features.values()))
