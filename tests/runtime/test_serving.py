@@ -28,7 +28,7 @@ MakePath = Callable[[int], Path]
 
 CHART, PHOTO, DOCUMENT = (IMAGES / f"{name}.png" for name in ("chart", "photo", "document"))
 CROWD = Path(__file__).parents[1] / "crowd.py"
-BESIDE_BUDGET = 100 * 2**20
+BESIDE_BUDGET = 128 * 2**20
 """Bytes that a process may take beside engines and cached features: libraries, tokenizers, images and inputs of eight
 requests, what the allocator has not given back yet."""
 
