@@ -47,7 +47,7 @@ class Encoder:
         self._bundle = bundle
         self._pool = pool
         self._features = features
-        self._served = served or {}
+        self._served = {} if served is None else served  # still empty when requests begin
         self._vision = manifest.vision
         self._inputs = {expert.name: expert.input for expert in manifest.vision.experts}
         self._indices = {expert.name: index for index, expert in enumerate(manifest.vision.experts)}

@@ -104,6 +104,13 @@ class TestFurtherQuestions:
             assert other.stats.cache == {"hits": 1, "misses": 2}, "the question's text feature alone"
             assert not np.array_equal(runtime.features(CHART, "sam"), runtime.features(PHOTO, "sam"))
 
+    def test_features_of_another_backend_are_others(self, known: Path) -> None:
+        with mova.open(known) as runtime:
+            runtime.encode(CHART, QUESTION, experts=("deplot",))
+            runtime._loader.served["deplot"] = mova.Served("openvino:bf16")
+            again = runtime.answer(CHART, QUESTION, experts=("deplot",), max_new_tokens=1)
+        assert again.stats.cache == {"hits": 2, "misses": 1}, "base and text were served by the same"
+
     def test_the_bound_holds(self, known: Path) -> None:
         with mova.open(known, feature_cache="1MiB") as runtime:
             for image in (CHART, PHOTO, DOCUMENT):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mova_runtime.engines.failure import failure
 from mova_runtime.engines.memory import Memory, Need
 from mova_runtime.engines.needs.bounds import is_believed
 from mova_runtime.engines.needs.guess import longest
@@ -29,14 +28,6 @@ class FirstLoad:
     engine: Engine
     took: Took
     measured: bool
-
-
-def load_engine(bundle: Bundle, component: str, backend: Backend) -> Engine:
-    """Load an engine. Raises like `Loader.load`: Python's own word for a lack of memory is an error of ours, too."""
-    try:
-        return backend.load(bundle, component)
-    except MemoryError as error:
-        raise failure(f"{backend.name}: can't load {component!r}", error) from error
 
 
 def load_first(
@@ -98,7 +89,7 @@ def load_checked(
         with watch or contextlib.nullcontext():
             with trace.stage(f"load {component}", bytes=guess.resident.total):
                 start = time.perf_counter()
-                engine = load_engine(bundle, component, backend)
+                engine = backend.load(bundle, component)
                 seconds = time.perf_counter() - start
             if watch:
                 watch.loaded()

@@ -11,7 +11,7 @@ from mova_runtime.bundle import Bundle
 from mova_runtime.engines import backends
 from mova_runtime.engines.choice import Choice, meant_for
 from mova_runtime.engines.failure import failure
-from mova_runtime.engines.first_load import load_engine, load_first
+from mova_runtime.engines.first_load import load_first
 from mova_runtime.engines.memory import Need
 from mova_runtime.engines.needs.store import Needs, Took, identity
 from mova_runtime.engines.protocol import Backend, Engine
@@ -151,7 +151,7 @@ class Loader:
         if passed and took:
             with trace.stage(f"load {component}", bytes=took.need.resident.total):
                 start = time.perf_counter()
-                engine = load_engine(self._bundle, component, backend)
+                engine = backend.load(self._bundle, component)
                 seconds = time.perf_counter() - start
             if not took.seconds / _NOTABLE <= seconds <= took.seconds * _NOTABLE:  # the first was hashed too
                 self._needs.remember(what, Took(took.need, seconds))
