@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import cores, facts, short_name
-from timing import Contender, Spread, interleave, ratios
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from mova_export.graphs.language import language_graph
-from mova_export.graphs.onnx import write_onnx
+from mova_export.bench.facts import cores, facts, short_name
+from mova_export.bench.timing import Contender, Spread, interleave, ratios
+from mova_export.checkpoint.tensors import HeldTensors
+from mova_export.graphs.language.graph import language_graph
+from mova_export.graphs.onnx import language_model, save
 from mova_runtime.bundle.manifest import File, Language
 from mova_runtime.engines.ort import open_engine
 from mova_runtime.language import decoder
@@ -80,11 +81,10 @@ def _pair(hidden: int, layers: int) -> tuple[Callable[[int, int], list[int]], Ca
         vocab_size=VOCABULARY,
         max_position_embeddings=4096,
     )
-    torch_llama, exported = LlamaForCausalLM(config).eval(), LlamaForCausalLM(config).eval()
-    exported.load_state_dict(torch_llama.state_dict())
+    torch_llama = LlamaForCausalLM(config).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "llm.onnx"
-        write_onnx(language_graph(exported), path)
+        save(language_model(language_graph(config, HeldTensors(torch_llama.state_dict()))), path)
         engine = open_engine(path, "llm", 0, cores(), prepack=True)
     file = File("none", 0, "")
     language = Language(

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
 from mova_export.graphs.casts import to_narrow
-from mova_export.graphs.onnx import save
+from mova_export.graphs.onnx import data_of, save, save_weights, unmapped
 from mova_export.graphs.policy import Kept, policy
 from mova_export.graphs.prepare import prepare
 from mova_export.graphs.quantise import edges, matrices, quantise
-from mova_export.graphs.rounding import write_rounded
+from mova_export.graphs.rounding import rounded
+from mova_export.reference import Reference
 from mova_runtime.bundle.manifest import Precision
-from mova_runtime.engines import ort
 from mova_runtime.errors import ParityError
 from mova_runtime.parity.bars import BARS, Bar
-from mova_runtime.parity.probe import Case, Verdict, judge
+from mova_runtime.parity.probe import Verdict
 
 MARGIN = 0.9
 """How much of int4's bar an export may use: other processors order and round their sums differently."""
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A component's probes."""
+Origin = Callable[[], ir.Model]
+"""Gives a component's float32 graph, each time anew; its weights are read when they are asked for, and not kept."""
 
-    component: str
-    cases: tuple[Case, ...]
 
-    def judge(self, model: Path, precision: Precision) -> Verdict:
-        """Run an ONNX file on the processor and compare."""
-        packed = ort.prepacks(self.component, precision)  # as a request will run it
-        engine = ort.open_engine(model, self.component, 0, prepack=packed)
-        try:
-            return judge(self.component, engine, precision, self.cases)
-        finally:
-            engine.close()
+def stored(path: Path) -> Origin:
+    """A float32 graph that was written."""
+    return lambda: unmapped(path)
 
 
 @dataclass(frozen=True)
@@ -49,12 +43,12 @@ class Derived:
     verdict: Verdict
 
 
-def derive(source: Path, path: Path, precision: Precision, reference: Reference) -> Derived:
+def derive(origin: Origin, path: Path, precision: Precision, reference: Reference) -> Derived:
     """Write a component in one precision.
 
     Args:
-        source: its float32 graph.
-        path: where the graph of this precision goes; `source` itself for fp32.
+        origin: its float32 graph.
+        path: where the graph of this precision goes; for fp32 it may be there already.
         precision: which.
         reference: the probe to compare on.
 
@@ -62,61 +56,88 @@ def derive(source: Path, path: Path, precision: Precision, reference: Reference)
         ParityError: it is below the precision's bar.
     """
     if precision == "fp32":
-        derived = Derived([source, source.with_name(f"{source.name}.data")], Kept(), reference.judge(source, precision))
+        files = [path, data_of(path)] if path.exists() else save(origin(), path)
+        derived = Derived(files, Kept(), reference.judge(ir.load(path), path.parent, precision))
     elif precision in ("fp16", "bf16"):
-        derived = _narrow(source, path, precision, reference)
+        derived = _narrow(origin, path, precision, reference)
     elif precision == "int8":
-        derived = _quantised(source, path, precision, reference, 0)
+        derived = _quantised(origin, path, precision, reference, 0)
     else:
-        derived = _four_bits(source, path, reference)
-    if not derived.verdict.passed:
-        cause = (
-            "these weights may not bear it: leave the precision out"
-            if precision in ("int8", "int4")
-            else "this is a fault of the exporter or of ONNX Runtime"
-        )
-        raise ParityError(f"{derived.verdict.complaint()}; {cause}")
+        derived = _four_bits(origin, path, reference)
+    require(derived.verdict)
     return derived
 
 
-def _narrow(source: Path, path: Path, precision: Precision, reference: Reference) -> Derived:
-    model = _load(source)
+def require(verdict: Verdict) -> None:
+    """See that a graph is within its precision's bar.
+
+    Raises:
+        ParityError: it is not.
+    """
+    if not verdict.passed:
+        cause = (
+            "these weights may not bear it: leave the precision out"
+            if verdict.precision in ("int8", "int4")
+            else "this is a fault of the exporter or of ONNX Runtime"
+        )
+        raise ParityError(f"{verdict.complaint()}; {cause}")
+
+
+def _narrow(origin: Origin, path: Path, precision: Precision, reference: Reference) -> Derived:
+    model = _prepared(origin)
     kept = to_narrow(model, precision, policy(reference.component, precision))
     files = save(model, path)
-    if precision == "fp16":
-        return Derived(files, kept, reference.judge(path, precision))
-    rounded = path.with_name("rounded.onnx")  # no processor backend of ONNX Runtime computes in bfloat16
-    write_rounded(path, rounded)
-    verdict = reference.judge(rounded, precision)
-    rounded.unlink()
-    return Derived(files, kept, verdict)
+    written = ir.load(path)
+    # No processor backend of ONNX Runtime computes in bfloat16.
+    runs = written if precision == "fp16" else rounded(written)
+    return Derived(files, kept, reference.judge(runs, path.parent, precision))
 
 
-def _four_bits(source: Path, path: Path, reference: Reference) -> Derived:
-    """4 bits for as many matrices as the bar allows, with a margin; found by bisection, a run of the probe a step."""
-    model = _load(source)
-    low, high = edges(model), len(matrices(model))
-    del model
-    best = _quantised(source, path, "int4", reference, low)
-    if _comfortable(best.verdict):
-        return best
-    tried = low
-    while high - low > 1:
-        tried = (low + high) // 2
-        best = _quantised(source, path, "int4", reference, tried)
-        if _comfortable(best.verdict):
-            high = tried
-        else:
-            low = tried
-    return best if tried == high else _quantised(source, path, "int4", reference, high)
-
-
-def _quantised(source: Path, path: Path, precision: Precision, reference: Reference, eight: int) -> Derived:
-    model = _load(source)
+def _quantised(origin: Origin, path: Path, precision: Precision, reference: Reference, eight: int) -> Derived:
+    model = _prepared(origin)
     bits = 8 if precision == "int8" else 4
     kept = quantise(model, bits, policy(reference.component, precision), eight)
     files = save(model, path)
-    return Derived(files, kept, reference.judge(path, precision))
+    return Derived(files, kept, reference.judge(ir.load(path), path.parent, precision))
+
+
+def _four_bits(origin: Origin, path: Path, reference: Reference) -> Derived:
+    """4 bits for as many matrices as the bar allows, with a margin; found by bisection, a run of the probe a step.
+
+    Every matrix is rounded to 4 bits once, and to 8 at most once: a step puts a graph together from what is there.
+    """
+    prepared = _prepared(origin)
+    low, high = edges(prepared), len(matrices(prepared))
+    first = _quantised(prepared.clone, path, "int4", reference, low)
+    if _comfortable(first.verdict) or low == high:
+        return first
+    rules, known = policy(reference.component, "int4"), dict(ir.load(path).graph.initializers)
+    written: list[Path] = []
+
+    def step(eight: int) -> tuple[ir.Model, Kept, Verdict]:
+        model = prepared.clone()
+        kept = quantise(model, 4, rules, eight)
+        if new := [value for name, value in model.graph.initializers.items() if name not in known]:
+            written.extend(save_weights(new, path.with_name(f"eight-{eight}.onnx")))
+            known.update(ir.load(written[-2]).graph.initializers)
+        for name, value in model.graph.initializers.items():
+            value.const_value = known[name].const_value
+        return model, kept, reference.judge(model, path.parent, "int4")
+
+    best = None
+    while high - low > 1:
+        tried = (low + high) // 2
+        found = step(tried)
+        if _comfortable(found[-1]):
+            high, best = tried, found
+        else:
+            low = tried
+    model, kept, verdict = best or step(high)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # what is written is read from the files at hand
+        files = [file.replace(path.with_name(file.name)) for file in save(model, Path(folder) / path.name)]
+    for file in written:
+        file.unlink()
+    return Derived(files, kept, verdict)
 
 
 def _comfortable(verdict: Verdict) -> bool:
@@ -126,7 +147,7 @@ def _comfortable(verdict: Verdict) -> bool:
     return all(narrower.passes(difference) for difference in verdict.outputs)
 
 
-def _load(source: Path) -> ir.Model:
-    model = ir.load(source)
+def _prepared(origin: Origin) -> ir.Model:
+    model = origin()
     prepare(model)
     return model

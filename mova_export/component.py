@@ -5,16 +5,19 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from mova_export.artifacts import Derived, Reference, derive
+from mova_export.artifacts import Derived, Origin, derive, require, stored
 from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.source import Source
 from mova_export.graphs.components import component_graph
 from mova_export.graphs.graph import Axes, Graph
-from mova_export.graphs.onnx import write_onnx
+from mova_export.graphs.language.graph import LanguageGraph
+from mova_export.graphs.onnx import language_model, write_onnx
+from mova_export.reference import Reference
 from mova_runtime.bundle.manifest import Artifact, Component, Precision, Probe, TensorSpec
 from mova_runtime.engines.release import release
 from mova_runtime.parity.probe import Case
@@ -29,57 +32,66 @@ def export_component(
 ) -> Component:
     """Export one component; its weights are in memory only as long as this takes.
 
-    Every precision is derived from the float32 graph, which is checked first and removed in the end where it was not
-    asked for: a wrong graph can't hide behind a lower precision's bar.
+    Every precision is derived from the float32 graph, which is checked first: a wrong graph can't hide behind a lower
+    precision's bar. Where it was not asked for, it is removed in the end, and the language model's never written.
 
     Raises:
         ParityError: a graph computes something other than torch.
     """
-    graph = component_graph(model, name)
     folder = f"components/{name}"
     source = writer.path(f"{folder}/fp32/model.onnx")
-    write_onnx(graph, source)
+    graph = component_graph(model, name)
+    origin = _origin(graph, source)
     cases = {"": graph.probe, **graph.more_probes}
-    expected = {case: _outputs(graph, inputs) for case, inputs in cases.items()}
-    probe, *more = [_probe(writer, folder, case, cases[case], expected[case]) for case in cases]
-    reference = Reference(name, tuple(Case(case, _arrays(cases[case]), _arrays(expected[case])) for case in cases))
-    outputs = expected[""]
+    expected = graph.expected(cases)
+    outputs, operations = expected[""].outputs, expected[""].operations
+    probe, *more = [_probe(writer, folder, case, cases[case], expected[case].outputs) for case in cases]
+    pairs = {case: (_arrays(cases[case]), _arrays(expected[case].outputs)) for case in cases}
+    reference = Reference(name, tuple(Case(case, *arrays) for case, arrays in pairs.items()))
     inputs = tuple(_spec(key, tensor, graph.dynamic.get(key, {})) for key, tensor in graph.probe.items())
     specs = tuple(_spec(key, tensor, graph.outputs[key]) for key, tensor in outputs.items())
     parameters = graph.parameters
     _let_go(graph)
-    del graph, cases, expected, outputs
+    del graph, cases, expected, outputs, pairs
     gc.collect()  # modules refer to themselves in circles; the other precisions and components need the room
     release()
 
-    found = {"fp32": derive(source, source, "fp32", reference)}
+    found: dict[Precision, Derived] = {}
+    if source.exists() or "fp32" in precisions:
+        found["fp32"] = derive(origin, source, "fp32", reference)
+        origin = stored(source)
+    else:
+        require(reference.judge(origin(), source.parent, "fp32"))
     artifacts = []
     for precision in precisions:
         if precision not in found:
             path = writer.path(f"{folder}/{precision}/model.onnx")
-            found[precision] = derive(source, path, precision, reference)
+            found[precision] = derive(origin, path, precision, reference)
         artifacts.append(_artifact(writer, precision, found[precision], len(specs)))
         finished(artifacts[-1])
     if "fp32" not in precisions:
         shutil.rmtree(source.parent)
-    return Component(inputs, specs, parameters, tuple(artifacts), probe, tuple(more))
+    return Component(inputs, specs, parameters, tuple(artifacts), probe, tuple(more), operations)
 
 
-def _let_go(graph: Graph) -> None:
+def _origin(graph: Graph | LanguageGraph, source: Path) -> Origin:
+    """A component's float32 graph; written, unless its weights can be asked for again."""
+    if isinstance(graph, LanguageGraph):
+        again: Origin = language_model(graph).clone
+        return again
+    write_onnx(graph, source)
+    return stored(source)
+
+
+def _let_go(graph: Graph | LanguageGraph) -> None:
     """Free a graph's weights, whoever still refers to them.
 
     The rewriting rules of torch's exporter remember the last graph they saw until the next one: its weights would stay
     in memory while the component is checked and the next one is loaded.
     """
-    for module in (graph.module, graph.reference):
+    for module in (graph.module, graph.reference) if isinstance(graph, Graph) else ():
         for tensor in (*module.parameters(), *module.buffers()):
             tensor.data = tensor.new_empty(0)
-
-
-def _outputs(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What torch makes of a probe's inputs."""
-    found = graph.reference(*inputs.values())
-    return dict(zip(graph.outputs, found if isinstance(found, tuple) else (found,), strict=True))
 
 
 def _probe(

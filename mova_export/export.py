@@ -18,13 +18,26 @@ from mova_export.checkpoint.source import EMBEDDINGS, Source
 from mova_export.component import export_component
 from mova_export.errors import ExportError
 from mova_export.peak import PeakMemory
+from mova_export.reference import SECTION
 from mova_runtime.bundle import Manifest
-from mova_runtime.bundle.manifest import FORMAT, PRECISIONS, VERSION, Artifact, Component, Precision, Text
+from mova_runtime.bundle.manifest import (
+    FORMAT,
+    LANGUAGE_MODEL,
+    PRECISIONS,
+    VERSION,
+    Artifact,
+    Component,
+    Precision,
+    Text,
+)
 
 MAX_TEXT_TOKENS = 512
 
 _BYTES: dict[Precision, float] = {"fp32": 4, "fp16": 2.2, "bf16": 2.5, "int8": 1.7, "int4": 1.5}
 """Of a parameter on disk at most: so it is with the tiny checkpoint, of which more stays wide than of large ones."""
+
+_LANGUAGE_BYTES: dict[Precision, float] = {"fp32": 4, "fp16": 2.1, "bf16": 2.1, "int8": 1.2, "int4": 1.2}
+"""Of the language model's, which are matrices but for its norms; of 4 bits, where most of them needed 8 in the end."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +141,14 @@ def _expected_bytes(source: Source, chosen: Collection[str], precisions: Collect
     table = 0
     for name, shape in source.reader.items():
         if name == EMBEDDINGS:
-            table = math.prod(shape) if "llm" in chosen else 0
+            table = math.prod(shape) if LANGUAGE_MODEL in chosen else 0
         elif (component := component_of(name)) in parameters:
             parameters[component] += math.prod(shape)
-    size = sum(_BYTES[precision] for precision in precisions) * sum(parameters.values()) + _BYTES["fp32"] * table
+    language = parameters.pop(LANGUAGE_MODEL, 0)
+    size = _BYTES["fp32"] * table
+    for precision in precisions:
+        size += _LANGUAGE_BYTES[precision] * language + _BYTES[precision] * sum(parameters.values())
     if "fp32" not in precisions:
-        size += _BYTES["fp32"] * max(parameters.values())  # one float32 graph at a time, until the others are made
+        # One float32 graph at a time, until the others are made; of the language model's, a section.
+        size += _BYTES["fp32"] * max(*parameters.values(), min(language, SECTION), 0)
     return int(size)

@@ -6,7 +6,7 @@ How long a component takes and what memory it needs depends on shapes alone, so 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from mova_export.checkpoint.config import CheckpointConfig
 from mova_export.checkpoint.infer import TowerSizes
-from mova_export.checkpoint.layout import COMPONENTS, published_name, tower_prefix
+from mova_export.checkpoint.layout import COMPONENTS, component_of, published_name, tower_prefix
 from mova_export.checkpoint.models import MODELS
 from mova_export.checkpoint.source import Source
 from mova_export.checkpoint.tensors import Tensors
 from mova_export.checkpoint.tokenizer import Tokenizers
 from mova_export.demo.checkpoint import TINY
-from mova_export.demo.weights import random_tensor
+from mova_export.demo.weights import random_language_tensor, random_tensor
 from mova_export.errors import ExportError
+from mova_runtime.bundle.manifest import LANGUAGE_MODEL
 
 _LARGEST_SEED = 2**31 - 1
-_WRITTEN = tuple(name for name in COMPONENTS if name != "llm")
 _QUERY = re.compile(r"encoder\.layer\.\d+\.attention\.query\.weight")
 
 
@@ -50,7 +50,8 @@ class RandomTensors(Tensors):
 
     def tensor(self, name: str) -> Tensor:
         """A tensor in float32."""
-        tensor = torch.from_numpy(random_tensor(name, self._shapes[name], self._seed))
+        make = random_language_tensor if component_of(name) == LANGUAGE_MODEL else random_tensor
+        tensor = torch.from_numpy(make(name, self._shapes[name], self._seed))
         return tensor.mul_(self._factors[name]) if name in self._factors else tensor
 
 
@@ -89,7 +90,7 @@ class RandomModel(Source):
         """Tensors of the shapes that the components' modules have."""
         shapes = {
             published_name(component, key): tuple(tensor.shape)
-            for component in _WRITTEN
+            for component in COMPONENTS
             for key, tensor in self._blueprint(component).state_dict().items()
         }
         return RandomTensors(shapes, self._seed, dict(self._query_factors(shapes)))
@@ -102,19 +103,6 @@ class RandomModel(Source):
         """Those of the tiny checkpoint: they have fewer tokens than the model has embeddings, and know as much."""
         with resources.as_file(TINY) as tiny:
             return Tokenizers.read(tiny, tiny / "bert")
-
-    def check(self, components: Collection[str] = _WRITTEN) -> None:
-        """See that these components can be made.
-
-        Raises:
-            ExportError: the language model is among them.
-        """
-        if unwritten := [name for name in components if name not in _WRITTEN]:
-            raise ExportError(
-                f"{', '.join(unwritten)}: the language model's random weights at full size are not written yet; "
-                f"name the components to export: --only {','.join(_WRITTEN)}"
-            )
-        super().check(components)
 
     def _query_factors(self, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, float]]:
         """Pix2Struct does not divide its attention's scores by √d_kv.

@@ -7,7 +7,7 @@ become a bundle in the same way.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -30,6 +30,28 @@ _POSITIONS: dict[str, tuple[str, Callable[[Tensor, int], Tensor]]] = {
     "base": ("vision_model.embeddings.position_embedding.weight", clip.resize_positions),
     "dinov2": ("tower.model.embeddings.position_embeddings", dinov2.resize_positions),
 }
+
+
+class Weights(Tensors):
+    """A component's tensors under the names that its module gives them."""
+
+    def __init__(self, reader: Tensors, published: Mapping[str, str]) -> None:
+        """`published`: every name of the module's to the one that `reader` knows it by."""
+        self._reader = reader
+        self._published = published
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        return self._reader[self._published[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._published)
+
+    def __len__(self) -> int:
+        return len(self._published)
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor in float32 on the CPU."""
+        return self._reader.tensor(self._published[name])
 
 
 class Source(ABC):
@@ -88,10 +110,8 @@ class Source(ABC):
             module.drop_unused()
         elif isinstance(module, Expert) and isinstance(module.tower, dinov2.Dinov2Encoder):
             module.tower.drop_unused()
-        stored = {
-            key: EMBEDDINGS if self._is_tied(key) else published_name(component, key) for key in module.state_dict()
-        }
-        state = {key: self.reader.tensor(name) for key, name in stored.items()}
+        weights = self._weights(component, module)
+        state = {key: weights.tensor(key) for key in weights}
         if component in _POSITIONS:
             key, resize = _POSITIONS[component]
             state[key] = resize(state[key], self._position_grid(component))
@@ -100,6 +120,16 @@ class Source(ABC):
             parameter.requires_grad_(False)
         module.eval()
         return module
+
+    def weights(self, component: str) -> Weights:
+        """A component's tensors, each read when it is asked for: for one that is too large to be loaded."""
+        return self._weights(component, self._blueprint(component))
+
+    def _weights(self, component: str, module: nn.Module) -> Weights:
+        return Weights(
+            self.reader,
+            {key: EMBEDDINGS if self._is_tied(key) else published_name(component, key) for key in module.state_dict()},
+        )
 
     def _blueprint(self, component: str) -> nn.Module:
         return self._blueprints.make(component)

@@ -11,6 +11,7 @@ import numpy as np
 _POSITIONS = ("pos_embed", "rel_pos", "embeddings")
 _ROTARY_BASE = 10000
 _CODETR_PRETRAINED_SIDE = 16
+_AT_ONCE = 1 << 18
 
 
 def random_tensor(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
@@ -32,6 +33,26 @@ def random_tensor(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
     if len(shape) == 1 and name.endswith("weight"):
         return (1 + 0.1 * noise).astype(np.float32)
     return (0.05 * noise).astype(np.float32)
+
+
+def random_language_tensor(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
+    """A weight of a published language model: of the scales that `random_tensor` gives, and other numbers.
+
+    Billions are made, so each is the sum of two uniform ones of 16 bits, eight times as fast as a normal one, and like
+    it in all that rounding and products depend on: mean, deviation, and extremes 2.4 deviations away.
+    """
+    bits = np.random.SFC64([zlib.crc32(name.encode()), seed])
+    weight = np.empty(math.prod(shape), np.float32)
+    is_norm = len(shape) == 1 and name.endswith("weight")
+    deviation = 1 / math.sqrt(math.prod(shape[1:])) if len(shape) > 1 else 0.1 if is_norm else 0.05
+    for start in range(0, weight.size, _AT_ONCE):
+        part = weight[start : start + _AT_ONCE]
+        halves = bits.random_raw(-(-part.size // 2)).astype("<u8", copy=False).view("<i2")[: 2 * part.size]
+        np.add(halves[::2], halves[1::2], out=part, dtype=np.float32)
+        part *= np.float32(deviation * math.sqrt(6) / 2**16)
+    if is_norm:
+        weight += 1
+    return weight.reshape(shape)
 
 
 def _rotary_table(name: str, shape: Sequence[int]) -> np.ndarray:

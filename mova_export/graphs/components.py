@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from mova_export.checkpoint.blueprint import llama_config
 from mova_export.checkpoint.layout import EXPERTS
 from mova_export.checkpoint.source import Source
 from mova_export.graphs.adapter import adapter_graph
 from mova_export.graphs.graph import Graph
-from mova_export.graphs.language import language_graph
+from mova_export.graphs.language.graph import LanguageGraph, language_graph
 from mova_export.graphs.vision import base_graph, expert_graph, text_graph
-from mova_runtime.bundle.manifest import ImageInput
+from mova_runtime.bundle.manifest import LANGUAGE_MODEL, ImageInput
 
 EXPERT_INPUTS: dict[str, ImageInput] = {
     "dinov2": "dinov2",
@@ -21,8 +22,10 @@ EXPERT_INPUTS: dict[str, ImageInput] = {
 }
 
 
-def component_graph(source: Source, name: str) -> Graph:
-    """Load one component's weights and make its graph."""
+def component_graph(source: Source, name: str) -> Graph | LanguageGraph:
+    """Make one component's graph; its weights are loaded, but for the language model's, which are read as needed."""
+    if name == LANGUAGE_MODEL:
+        return language_graph(llama_config(source.config), source.weights(name))
     module = source.load(name)
     if name == "base":
         return base_graph(module, source.preprocessing.clip)  # type: ignore[arg-type]  # `load` gives each its own
@@ -30,6 +33,4 @@ def component_graph(source: Source, name: str) -> Graph:
         return expert_graph(module, getattr(source.preprocessing, EXPERT_INPUTS[name]))  # type: ignore[arg-type]
     if name == "text":
         return text_graph(module)  # type: ignore[arg-type]
-    if name == "adapter":
-        return adapter_graph(module)  # type: ignore[arg-type]
-    return language_graph(module)
+    return adapter_graph(module)  # type: ignore[arg-type]

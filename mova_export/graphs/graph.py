@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from mova_export.operations import counted
+
 Axes = dict[int, str]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What torch made of a probe: the outputs by name, and the floating-point operations that it took."""
+
+    outputs: dict[str, Tensor]
+    operations: int
 
 
 @dataclass(frozen=True)
@@ -34,3 +45,12 @@ class Graph:
     def parameters(self) -> int:
         """Parameters and tables the component holds."""
         return sum(tensor.numel() for tensor in self.reference.state_dict().values())
+
+    def expected(self, cases: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Expected]:
+        """What torch makes of probes."""
+        return {case: self._expected(inputs) for case, inputs in cases.items()}
+
+    def _expected(self, inputs: Mapping[str, Tensor]) -> Expected:
+        found, operations = counted(lambda: self.reference(*inputs.values()))
+        outputs = found if isinstance(found, tuple) else (found,)
+        return Expected(dict(zip(self.outputs, outputs, strict=True)), operations)

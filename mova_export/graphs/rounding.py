@@ -5,8 +5,6 @@ It is what a matrix unit computes that accumulates in float32, up to the order o
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
@@ -15,18 +13,13 @@ from mova_export.graphs.operators import MOVEMENT
 _BFLOAT16, _FLOAT = ir.DataType.BFLOAT16, ir.DataType.FLOAT
 
 
-def write_rounded(typed: Path, path: Path) -> None:
-    """Write a graph of float32 operators that computes what a bfloat16 graph says.
-
-    Args:
-        typed: the bfloat16 graph's file; its weights are read from where they lie.
-        path: where the stand-in goes, in the same folder.
-    """
-    model = ir.load(typed)
+def rounded(model: ir.Model) -> ir.Model:
+    """Make a bfloat16 graph one of float32 operators that computes what it says, in place."""
     graph = model.graph
-    first = graph[0]
-    for weight in [value for value in graph.initializers.values() if value.dtype == _BFLOAT16]:
-        graph.insert_before(first, _through(weight, _FLOAT))
+    for node in list(graph):
+        for weight in [value for value in node.inputs if value is not None and value.is_initializer()]:
+            if weight.dtype == _BFLOAT16:  # cast where it is first read, so that it stays with its readers
+                graph.insert_before(node, _through(weight, _FLOAT))
     for node in list(graph):
         for value in [value for value in node.outputs if value.dtype == _BFLOAT16]:
             if node.op_type == "Cast":
@@ -36,7 +29,7 @@ def write_rounded(typed: Path, path: Path) -> None:
                 if node.op_type not in MOVEMENT:
                     graph.insert_after(node, _through(value, _BFLOAT16, _FLOAT))
     passes.RemoveUnusedNodesPass()(model)
-    ir.save(model, path)
+    return model
 
 
 def _through(value: ir.Value, *dtypes: ir.DataType) -> list[ir.Node]:

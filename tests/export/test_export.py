@@ -306,7 +306,7 @@ def test_a_polite_kill_leaves_nothing(
 ) -> None:
     os.kill(exporter.start(checkpoint(2), tmp_path), number)
     status, told = exporter.ended(tmp_path)
-    assert status in (128 + number, 130)
+    assert status in (128 + number, 130), told
     assert "Traceback" not in told
     assert leftovers(tmp_path) == []
 

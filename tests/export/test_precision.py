@@ -15,12 +15,13 @@ import onnx_ir as ir
 import pytest
 
 from command_line import MovaCommand
-from mova_export.artifacts import Derived, Reference, derive
+from mova_export.artifacts import Derived, derive, stored
 from mova_export.checkpoint.layout import COMPONENTS
 from mova_export.checkpoint.load import Checkpoint
 from mova_export.errors import ExportError
 from mova_export.export import export
 from mova_export.graphs.policy import Kept
+from mova_export.reference import Reference
 from mova_runtime import ParityError
 from mova_runtime.bundle import Bundle, sha256_of
 from mova_runtime.bundle.manifest import PRECISIONS, Parity, Probe
@@ -75,7 +76,7 @@ def written(bundle: MakePath, tmp_path_factory: pytest.TempPathFactory) -> Writt
         reference = Reference(name, tuple(Case(kept.case, *arrays(shared, kept)) for kept in component.probes))
         for precision in PRECISIONS:
             path = source if precision == "fp32" else root / name / precision / "model.onnx"
-            derived[name, precision] = derive(source, path, precision, reference)
+            derived[name, precision] = derive(stored(source), path, precision, reference)
     return Written(shared, derived)
 
 
@@ -142,7 +143,7 @@ def test_a_graph_that_computes_something_else_is_refused(written: Written, tmp_p
     wrong = Reference("deplot", (Case("", inputs, {name: out[..., ::-1] for name, out in expected.items()}),))
     for precision in PRECISIONS:
         with pytest.raises(ParityError, match=rf"deplot: output .*\(allowed for {precision}"):
-            derive(written.graph("deplot", "fp32"), tmp_path / precision / "model.onnx", precision, wrong)
+            derive(stored(written.graph("deplot", "fp32")), tmp_path / precision / "model.onnx", precision, wrong)
 
 
 # ---- types ----

@@ -104,7 +104,8 @@ class Component:
     """One graph: base, text, adapter, llm, or an expert by its name.
 
     probe: in the middle of what the graph takes, and what the artifacts' parity was measured on; more_probes: shapes of
-    their own kind that requests have too, such as the adapter without any expert.
+    their own kind that requests have too, such as the adapter without any expert; operations: in floating point,
+    of a run on `probe`, null where they were not counted.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -113,6 +114,7 @@ class Component:
     artifacts: tuple[Artifact, ...]
     probe: Probe
     more_probes: tuple[Probe, ...] = ()
+    operations: int | None = None
 
     @property
     def probes(self) -> tuple[Probe, ...]:

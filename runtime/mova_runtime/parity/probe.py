@@ -74,9 +74,13 @@ def judge(component: str, engine: Engine, precision: Precision, cases: Iterable[
     """
     outputs: list[Difference] = []
     for case in cases:
-        found = _run(engine, component, case.inputs, list(case.outputs))
-        outputs += [compare(_label(name, case.case), found[name], array) for name, array in case.outputs.items()]
+        outputs += differences(case, _run(engine, component, case.inputs, list(case.outputs)))
     return Verdict(component, precision, tuple(outputs))
+
+
+def differences(case: Case, found: Mapping[str, np.ndarray]) -> list[Difference]:
+    """How far what was computed from a probe's inputs, by the outputs' names, is from what torch made of them."""
+    return [compare(_label(name, case.case), found[name], array) for name, array in case.outputs.items()]
 
 
 def _case(bundle: Bundle, probe: Probe) -> Case:

@@ -1,0 +1,5 @@
+"""The language model's graph: a few layers are traced, repeated to the full depth, and checked a part at a time.
+
+graph: names, probes, and what a component asks of its graph. template: a small model traced by optimum-onnx. repeat:
+its layers written as often as the model has them. reference: what torch makes of a probe, a layer in memory at a time.
+"""
