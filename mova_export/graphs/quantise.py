@@ -41,6 +41,9 @@ BLOCK = 32
 INT8_ARITHMETIC = 4
 DOMAIN = "com.microsoft"
 
+ROTATION = ".quarter_turn"
+"""Marks the matrices of a rotary embedding (modules/rotary.py), which are no weights: of 1, -1 and nothing else."""
+
 _READERS = {"Add": "biases", "Mul": "scales", "Gather": "small tables", "MatMul": "small matrices", **WHY}
 
 
@@ -57,6 +60,7 @@ def matrices(model: ir.Model) -> list[ir.Node]:
         node
         for node in model.graph
         if node.op_type == "MatMul" and node.inputs[1].is_initializer() and len(node.inputs[1].shape) == 2
+        if ROTATION not in node.inputs[1].name
     ]
     return sorted(found, key=lambda node: node in after and node in before)  # the sort is stable
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mova_export.graphs.expert import ExpertGraph
 from mova_export.graphs.graph import Graph
 from mova_export.graphs.inputs import SEED, random
 from mova_export.modules.clip import ClipEncoder
@@ -44,7 +45,7 @@ def expert_graph(module: Expert, kind: PixelInput | PatchInput) -> Graph:
     """pixels or patches to features [batch, n, channels], keys and values [batch, blocks, tokens, channels]."""
     name, make = ("pixels", pixels) if isinstance(kind, PixelInput) else ("patches", patches)
     return Graph(
-        module=module,
+        module=ExpertGraph(module),
         reference=module,
         example={name: make(2, kind)},  # type: ignore[arg-type]  # `make` fits `kind`
         probe={name: make(1, kind)},  # type: ignore[arg-type]

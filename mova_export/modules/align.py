@@ -23,5 +23,9 @@ def align(feature: Tensor, grid: int) -> Tensor:
         return feature
     side = math.isqrt(tokens)
     image = feature.transpose(1, 2).reshape(batch, channels, side, side)
-    image = F.interpolate(image.float(), size=(grid, grid), mode="bilinear", align_corners=False)
-    return image.flatten(2).transpose(1, 2).to(feature.dtype)
+    return resize(image, grid).flatten(2).transpose(1, 2)
+
+
+def resize(image: Tensor, grid: int) -> Tensor:
+    """[batch, channels, side, side] to [batch, channels, grid, grid], as `align` does."""
+    return F.interpolate(image.float(), size=(grid, grid), mode="bilinear", align_corners=False).to(image.dtype)

@@ -13,7 +13,7 @@ from mova_export.modules.rotary import Rotary
 from mova_export.modules.sam import PatchEmbed
 from mova_export.modules.swiglu import SwiGlu
 from mova_export.modules.window import WindowBlock
-from mova_kernels.cross_attention.reference import attention, rotate
+from mova_kernels.cross_attention.reference import attention
 
 OUTPUT_SIDE = 37
 """The neck's map is resized to 37×37, whatever the input."""
@@ -62,7 +62,8 @@ class RotaryAttention(nn.Module):
 
     def _rotate(self, x: Tensor) -> Tensor:
         by_head = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return rotate(by_head, self.rope.freqs_cos, self.rope.freqs_sin).transpose(1, 2).flatten(2)
+        rotated: Tensor = self.rope(by_head)
+        return rotated.transpose(1, 2).flatten(2)
 
 
 def _block(config: CodetrConfig, side: int) -> WindowBlock:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mova_export.modules.norm import VIT_EPSILON, LayerNorm2d
+from mova_export.modules.typed import ModuleListOf
 from mova_export.modules.window import WindowBlock
 
 
@@ -102,7 +103,7 @@ class SamEncoder(nn.Module):
         self.config = config
         self.patch_embed = PatchEmbed(config.patch, config.width)
         self.pos_embed = nn.Parameter(torch.empty(1, config.grid, config.grid, config.width))
-        self.blocks = nn.ModuleList(_block(config, side) for side in config.windows)
+        self.blocks = ModuleListOf[WindowBlock](_block(config, side) for side in config.windows)
         self.neck = nn.Sequential(
             nn.Conv2d(config.width, config.out_channels, 1, bias=False),
             LayerNorm2d(config.out_channels, eps=VIT_EPSILON),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mova_export.modules.rotary import Rotary
 from mova_kernels.combine.reference import EPSILON
-from mova_kernels.cross_attention.reference import attention, rotate
+from mova_kernels.cross_attention.reference import attention
 
 HEAD_DIM = 64
 
@@ -18,7 +18,8 @@ HEAD_DIM = 64
 def rotate_heads(x: Tensor, rope: Rotary) -> Tensor:
     """Rotary embedding of every head: [..., tokens, channels] to the same."""
     by_head = x.unflatten(-1, (-1, HEAD_DIM)).transpose(-2, -3)
-    return rotate(by_head, rope.freqs_cos, rope.freqs_sin).transpose(-2, -3).flatten(-2)
+    rotated: Tensor = rope(by_head)
+    return rotated.transpose(-2, -3).flatten(-2)
 
 
 class KeyValue(nn.Module):
