@@ -1,4 +1,4 @@
-"""Files whose weights are going to be mapped, read into the system's page cache first.
+"""Files whose weights are mapped: read into the system's page cache before, and no longer held once they were copied.
 
 A page that has to come from the disk while an engine runs comes late, and a disk that fails then ends the process. Read
 before, they come as fast as the disk gives them, beside other work where an engine is loaded ahead, and what can't be
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mova_runtime.bundle import Bundle
     from mova_runtime.bundle.manifest import File
 
+_MAPS = Path("/proc/self/maps")
 _STEP = 4 << 20
 """Bytes that are read at once, a multiple of the page size."""
 
@@ -61,6 +62,26 @@ def read_in(path: Path) -> int:
             file.seek(step * _STEP)
             file.readinto(buffer)
         return min(size, len(missing) * _STEP)
+
+
+def let_go(paths: Sequence[Path]) -> None:
+    """Hold no page of these files that are mapped here: who reads them again finds them in the page cache.
+
+    For a library that keeps a file mapped after it has copied what it needs. What is mapped to be written to is left
+    alone, and nothing is done where the system does not tell what is mapped.
+    """
+    names = {os.path.realpath(path) for path in paths}
+    try:
+        mapped = _MAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        advise = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):
+        return
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for line in mapped:
+        place, mode, *rest = line.split(maxsplit=5)
+        if "w" not in mode and len(rest) == 4 and rest[3] in names:
+            start, end = (int(bound, 16) for bound in place.split("-"))
+            advise(start, end - start, mmap.MADV_DONTNEED)
 
 
 def _resident(file: int, size: int) -> np.ndarray:

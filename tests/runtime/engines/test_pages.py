@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 
 import mova_runtime as mova
 from mova_runtime.bundle import Bundle
+from mova_runtime.bundle.manifest import Precision
 from mova_runtime.engines import pages
+from mova_runtime.engines.machine import multiplies
+from mova_runtime.engines.ov import OpenVinoBackend
 from reference_data import IMAGES
 
 STEP = 4 << 20
@@ -62,6 +66,51 @@ def test_who_is_not_told_reads_all(
     monkeypatch.setattr(os, "geteuid", lambda: {"owner": owner, "root": 0, "other": owner + 1}[user])
     monkeypatch.setattr(os, "access", lambda path, mode, **how: writes and mode == os.W_OK)
     assert pages.read_in(path) == (0 if told else STEP + 1)
+
+
+def resident(path: Path) -> int:
+    """Bytes of a file that this process holds where it has it mapped."""
+    entries = Path("/proc/self/smaps").read_text(encoding="utf-8").split("VmFlags")
+    return 1024 * sum(int(e.split("Rss:")[1].split()[0]) for e in entries if f"{path}\n" in e)
+
+
+@pytest.mark.parametrize("access", [mmap.ACCESS_READ, mmap.ACCESS_COPY])
+def test_pages_are_let_go_unless_they_may_have_been_written(tmp_path: Path, access: int) -> None:
+    path, other = tmp_path / "weights", tmp_path / "others"
+    content = np.random.default_rng(0).bytes(1 << 22)
+    for file in (path, other):
+        file.write_bytes(content)
+    with path.open("rb") as opened, other.open("rb") as beside:
+        mapped, left = mmap.mmap(opened.fileno(), 0, access=access), mmap.mmap(beside.fileno(), 0, access=access)
+        assert mapped[:] == left[:] == content
+        assert resident(path) == resident(other) == len(content)
+        pages.let_go([path])
+        assert resident(path) == (0 if access == mmap.ACCESS_READ else len(content))
+        assert resident(other) == len(content)
+        assert mapped[:] == content  # read again when it is asked for
+        mapped.close()
+        left.close()
+
+
+@pytest.mark.parametrize(
+    ("precision", "held"),
+    [
+        ("fp32", True),
+        pytest.param(
+            "bf16",
+            False,
+            marks=pytest.mark.skipif(not multiplies("bf16"), reason="this processor has no bfloat16 instructions"),
+        ),
+    ],
+)
+def test_openvino_holds_no_weights_that_it_rounded(
+    bundle: Callable[[int], Path], precision: Precision, held: bool
+) -> None:
+    opened = Bundle.open(bundle(0))
+    _, weights = (opened.path(file) for file in opened.artifact("dinov2", "fp32").files)
+    engine = OpenVinoBackend(precision, 1).load(opened, "dinov2")
+    assert (resident(weights) > 0) == held
+    engine.close()
 
 
 @pytest.mark.parametrize("backend", ["ort", "openvino"])
