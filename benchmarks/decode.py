@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from encode import OURS, TORCH, Case
 from subject import QUESTION, Subject
-from timing import Contender
 from transformers import DynamicCache
 
+from mova_export.bench.timing import Contender
 from mova_runtime.language.decoder import Decoder
 
 NEW_TOKENS = 64

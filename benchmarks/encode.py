@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from subject import SELECTED, Arrays, Subject
-from timing import Contender
 from torch import Tensor
 
+from mova_export.bench.timing import Contender
 from mova_export.checkpoint.layout import EXPERTS
 from mova_export.graphs.pairs import AdapterGraph
 

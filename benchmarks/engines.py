@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from machine import cores, facts, load, process_memory, short_name
+from mova_export.bench.facts import cores, facts, load, process_memory, short_name
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FLAVOUR = "tensorrt-rtx"

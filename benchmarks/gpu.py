@@ -34,9 +34,10 @@ if not gpu():
     os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
 
 import torch
-from machine import cores, short_name
 from on_gpu.report import Section, attempt, table
 from on_gpu.setting import PAIRS, NotThereError, Setting
+
+from mova_export.bench.facts import cores, short_name
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = 30

@@ -1,6 +1,6 @@
 """Every kernel of a full-size adapter, compiled for all GPUs: registers, spills, shared memory, and how long it took.
 
-    python benchmarks/kernels.py [--target SM]...
+    python benchmarks/kernel_table.py [--target SM]...
 
 Needs no GPU. The numbers are the assembler's, and are the same on every machine; the seconds are this machine's. Writes
 `benchmarks/results/kernels.json`, and from it the table of `docs/kernels.md`.
@@ -18,8 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from machine import cores, facts, load
-
+from mova_export.bench.facts import cores, facts, load
 from mova_export.kernels.workers import Workers
 from mova_kernels.aot import Compiled
 from mova_kernels.targets import TARGETS, Target
@@ -28,7 +27,7 @@ from mova_kernels.variants import AdapterShape, variants
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "kernels.json"
 PAGE = ROOT / "docs" / "kernels.md"
-BEGIN, END = "<!-- written by benchmarks/kernels.py -->\n", "<!-- until here -->"
+BEGIN, END = "<!-- written by benchmarks/kernel_table.py -->\n", "<!-- until here -->"
 
 SHAPE = AdapterShape(
     channels=1024,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from machine import process_memory
+from mova_export.bench.facts import process_memory
 
 CONTENDERS = ("ours", "torch", "paired")
 

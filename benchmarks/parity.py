@@ -15,8 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import cores, facts, short_name
-
+from mova_export.bench.facts import cores, facts, short_name
 from mova_export.checkpoint.load import Checkpoint
 from mova_export.demo.checkpoint import write_tiny_checkpoint
 from mova_export.export import export

@@ -23,10 +23,10 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from machine import cores, facts, load, process_memory, short_name
-from timing import Contender, Spread, interleave, ratios
 
 import mova_runtime as mova
+from mova_export.bench.facts import cores, facts, load, process_memory, short_name
+from mova_export.bench.timing import Contender, Spread, interleave, ratios
 from mova_export.demo.checkpoint import IMAGE
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.manifest import LANGUAGE_MODEL

@@ -20,12 +20,12 @@ import numpy as np
 from checkpoints import NAMES
 from decode import decode_cases
 from encode import OURS, encode_cases
-from machine import cores, facts, load, short_name
 from memory import adapter_memory
 from startup import startup
 from subject import SELECTED, Subject
-from timing import Contender, Spread, interleave, ratios
 
+from mova_export.bench.facts import cores, facts, load, short_name
+from mova_export.bench.timing import Contender, Spread, interleave, ratios
 from mova_runtime.parity.compare import compare
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from timing import Spread
+from mova_export.bench.timing import Spread
 
 _REPEATS = 10
 _OPEN = """

@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import cores, facts, load, short_name
 from matrix_rate import matrix_rates
-from timing import Contender, Spread, interleave, ratios
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, Dinov2Config
 
+from mova_export.bench.facts import cores, facts, load, short_name
+from mova_export.bench.timing import Contender, Spread, interleave, ratios
 from mova_export.checkpoint.presets import CONFIGS
 from mova_export.graphs.graph import Graph
 from mova_export.graphs.inputs import random

@@ -16,8 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from machine import facts, short_name
-
+from mova_export.bench.facts import facts, short_name
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.arrays import load_array
 from mova_runtime.bundle.manifest import LANGUAGE_MODEL

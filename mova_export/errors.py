@@ -17,3 +17,11 @@ class TensorMismatchError(CheckpointError):
 
 class UnsafePickleError(CheckpointError):
     """A pickled shard holds more than tensors. It was not executed."""
+
+
+class BenchError(MovaError):
+    """Nothing can be measured: an option makes no sense, or what it names is not here."""
+
+
+class WorkerError(MovaError):
+    """A process that measures failed, ended or did not answer; what it was to measure is lost, and nothing else."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import Contender, Spread, interleave
 from torch import Tensor
 
+from mova_export.bench.timing import Contender, Spread, interleave
 from mova_export.modules.adapter.adapter import MovAdapter
 from mova_runtime.engines.host import on_host
 from mova_runtime.parity.bars import BARS

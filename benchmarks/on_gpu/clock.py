@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timing import Spread
+
+from mova_export.bench.timing import Spread
 
 REGION_SECONDS = 1e-3
 """What lies between two events at least: they tick in half microseconds."""

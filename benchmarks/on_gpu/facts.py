@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 import triton
-from machine import facts
 
+from mova_export.bench.facts import facts
 from mova_runtime.engines.installed import version
 from mova_runtime.engines.nvidia import gpu
 from on_gpu.clock import measure

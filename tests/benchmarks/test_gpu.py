@@ -19,8 +19,8 @@ from on_gpu.clock import Timed, measure
 from on_gpu.contest import OURS, Contest, hold
 from on_gpu.report import Goal, Section, attempt, table
 from on_gpu.setting import NotThereError, Setting
-from timing import Spread
 
+from mova_export.bench.timing import Spread
 from mova_runtime.engines.nvidia import gpu
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/gpu.py"

@@ -5,32 +5,32 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import kernel_table
 import pytest
 
-import kernels
 from mova_kernels.targets import TARGETS
 from mova_kernels.variants import variants
 
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(kernels.RESULTS.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(kernel_table.RESULTS.read_text(encoding="utf-8"))
     return found
 
 
 def test_the_page_has_the_table_of_the_results(results: dict[str, Any]) -> None:
-    page = kernels.PAGE.read_text(encoding="utf-8")
-    assert kernels.table(results) in page
-    assert kernels.with_table(page, results) == page
+    page = kernel_table.PAGE.read_text(encoding="utf-8")
+    assert kernel_table.table(results) in page
+    assert kernel_table.with_table(page, results) == page
 
 
 def test_the_results_are_of_these_kernels(results: dict[str, Any]) -> None:
-    """Names, tiles and other constants; `python benchmarks/kernels.py` writes them anew."""
-    assert results["shape"] == vars(kernels.SHAPE)
+    """Names, tiles and other constants; `python benchmarks/kernel_table.py` writes them anew."""
+    assert results["shape"] == vars(kernel_table.SHAPE)
     assert list(results["targets"]) == list(TARGETS)
     for target in TARGETS.values():
         for dtype, found in results["targets"][target.capability].items():
-            wanted = variants(kernels.SHAPE, dtype, target)
+            wanted = variants(kernel_table.SHAPE, dtype, target)
             made = {name: (one["constants"], one["warps"]) for name, one in found["kernels"].items()}
             assert made == {one.name: (one.constants, one.num_warps) for one in wanted}
 
@@ -46,8 +46,8 @@ def test_no_kernel_spills_or_needs_more_shared_memory_than_there_is(results: dic
 def test_spills_would_be_seen(results: dict[str, Any]) -> None:
     results = json.loads(json.dumps(results))
     results["targets"]["sm_87"]["bf16"]["kernels"]["pool"]["spills"] = 24
-    (line,) = [line for line in kernels.table(results).splitlines() if line.startswith("| pool ")]
+    (line,) = [line for line in kernel_table.table(results).splitlines() if line.startswith("| pool ")]
     assert line.count("(spills 24 B)") == 1
-    assert kernels.with_table("a\n" + kernels.BEGIN + "old\n" + kernels.END + "\nb\n", results) == (
-        f"a\n{kernels.BEGIN}{kernels.table(results)}{kernels.END}\nb\n"
+    assert kernel_table.with_table("a\n" + kernel_table.BEGIN + "old\n" + kernel_table.END + "\nb\n", results) == (
+        f"a\n{kernel_table.BEGIN}{kernel_table.table(results)}{kernel_table.END}\nb\n"
     )

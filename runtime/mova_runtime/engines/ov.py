@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 _RESIDENT, _ROUNDED, _LOADING = 2.3, 1.4, 1.8
-"""Memory beside a float32 file's bytes, measured on DINOv2-giant: an engine's, the mapped file included; that of one
-which computes in fewer bits (it rounds the weights, keeps them so and packed, and needs the file no more); while it loads."""
+"""Memory beside a float32 file's bytes, measured on DINOv2-giant: an engine's, the mapped file included; that of one in
+fewer bits, which rounds the weights, keeps them so and packed, and needs the file no more; while it loads."""
 
 
 class OpenVinoBackend:

@@ -27,11 +27,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, 10th and 90th percentile of a sample, and its size."""
+    """Median, 10th, 90th and 95th percentile of a sample, and its size."""
 
     median: float
     p10: float
     p90: float
+    p95: float
     count: int
 
     @classmethod
@@ -44,7 +45,8 @@ class Spread:
         if not sample:
             raise ValueError("an empty sample has no spread")
         ordered = sorted(sample)
-        return cls(statistics.median(ordered), _percentile(ordered, 0.1), _percentile(ordered, 0.9), len(ordered))
+        low, high, highest = (_percentile(ordered, fraction) for fraction in (0.1, 0.9, 0.95))
+        return cls(statistics.median(ordered), low, high, highest, len(ordered))
 
 
 def interleave(

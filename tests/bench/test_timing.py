@@ -1,4 +1,4 @@
-"""Statistics and the order of runs; facts of the machine. Nothing heavy is measured."""
+"""Statistics and the order of runs; facts of the facts. Nothing heavy is measured."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import statistics
 import subprocess
 
-import machine
 import pytest
-from timing import Contender, Spread, interleave, ratios
+
+from mova_export.bench import facts
+from mova_export.bench.timing import Contender, Spread, interleave, ratios
 
 
 def test_spread_is_the_decile_definition_of_the_standard_library() -> None:
@@ -17,10 +18,11 @@ def test_spread_is_the_decile_definition_of_the_standard_library() -> None:
     spread = Spread.of(sample)
     assert (spread.median, spread.count) == (4.0, 7)
     assert (spread.p10, spread.p90) == pytest.approx((deciles[0], deciles[-1]))
+    assert spread.p95 == pytest.approx(statistics.quantiles(sample, n=20, method="inclusive")[-1])
 
 
 def test_spread_of_one_and_of_nothing() -> None:
-    assert Spread.of([2.5]) == Spread(2.5, 2.5, 2.5, 1)
+    assert Spread.of([2.5]) == Spread(2.5, 2.5, 2.5, 2.5, 1)
     with pytest.raises(ValueError, match="empty"):
         Spread.of([])
 
@@ -36,7 +38,7 @@ def test_runs_take_turns_after_the_warm_up() -> None:
 
 def test_what_prepares_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("timing.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("mova_export.bench.timing.time.perf_counter", lambda: clock[0])
 
     def spend(seconds: float) -> float:
         clock[0] += seconds
@@ -64,13 +66,13 @@ def test_ratios_are_of_neighbours() -> None:
 
 
 def test_facts_name_machine_versions_and_commit() -> None:
-    facts = machine.facts(threads=3)
-    assert json.loads(json.dumps(facts)) == facts
-    assert facts["threads"] == 3
-    assert facts["precision"] == "float32"
-    assert set(facts["versions"]) == {"python", *machine.PACKAGES}
-    assert facts["machine"]["cpu"]
-    assert facts["machine"]["cores"] >= 1
+    found = facts.facts(threads=3)
+    assert json.loads(json.dumps(found)) == found
+    assert found["threads"] == 3
+    assert found["precision"] == "float32"
+    assert set(found["versions"]) == {"python", *facts.PACKAGES}
+    assert found["machine"]["cpu"]
+    assert found["machine"]["cores"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -82,14 +84,14 @@ def test_facts_name_machine_versions_and_commit() -> None:
     ],
 )
 def test_short_name_is_a_file_name(monkeypatch: pytest.MonkeyPatch, cpu: str, expected: str) -> None:
-    monkeypatch.setattr(machine, "cpu_model", lambda: cpu)
-    monkeypatch.setattr(machine, "cores", lambda: 2)
-    assert machine.short_name() == expected
+    monkeypatch.setattr(facts, "cpu_model", lambda: cpu)
+    monkeypatch.setattr(facts, "cores", lambda: 2)
+    assert facts.short_name() == expected
 
 
 def test_outside_a_repository_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_git(*_arguments: object, **_options: object) -> None:
         raise subprocess.CalledProcessError(128, "git")
 
-    monkeypatch.setattr("machine.subprocess.run", no_git)
-    assert machine.commit() == "unknown"
+    monkeypatch.setattr("mova_export.bench.facts.subprocess.run", no_git)
+    assert facts.commit() == "unknown"

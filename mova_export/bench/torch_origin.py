@@ -1,0 +1,53 @@
+"""Where torch's weights are from: a checkpoint, or a preset's random weights, made again."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mova_export.errors import BenchError
+from mova_runtime.bundle import Bundle
+from mova_runtime.bundle.folder import sha256_of
+from mova_runtime.engines.installed import has_module
+
+_RANDOM = re.compile(r"\s*(?P<preset>[\w.-]+)\s*,\s*random weights of seed\s+(?P<seed>\d+)\s*")
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A checkpoint's folder, or the name of a preset and the seed of its random weights."""
+
+    checkpoint: str | None = None
+    preset: str | None = None
+    seed: int = 0
+
+
+def origin_of(bundle: Bundle, checkpoint: Path | None) -> Origin:
+    """The weights that a bundle was made from.
+
+    Raises:
+        BenchError: torch is not installed, or these weights can't be found: what to pass is told.
+    """
+    if lacks := [module for module in ("torch", "transformers", "safetensors") if not has_module(module)]:
+        raise BenchError(f"--against torch needs {lacks[0]}; install the project with its `export` extra")
+    if checkpoint is not None:
+        return Origin(checkpoint=str(_the_same(bundle, checkpoint)))
+    told = bundle.manifest.provenance.model_type
+    if not (found := _RANDOM.fullmatch(told)):
+        raise BenchError(
+            f"--against torch needs the weights: {bundle.root} was made from a checkpoint of type {told}; "
+            "pass --checkpoint DIR, its folder"
+        )
+    return Origin(preset=found["preset"], seed=int(found["seed"]))
+
+
+def _the_same(bundle: Bundle, checkpoint: Path) -> Path:
+    config = checkpoint / _CONFIG
+    if not config.is_file():
+        raise BenchError(f"--checkpoint {checkpoint}: not a checkpoint (no {_CONFIG})")
+    wanted = bundle.manifest.provenance.checkpoint.get(_CONFIG)
+    if wanted is not None and sha256_of(config) != wanted:
+        raise BenchError(f"--checkpoint {checkpoint}: its {_CONFIG} is not that of the checkpoint {bundle.root} is of")
+    return checkpoint
