@@ -5,75 +5,25 @@ Each has a process of its own, see `stand_by.py`. torch is imported where torch 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 import mova_runtime as mova
 from mova_export.bench.facts import process_memory
-from mova_runtime import MovaError
+from mova_export.bench.torch_origin import Origin
 from mova_runtime.bundle import Bundle
 from mova_runtime.language.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from mova_export.checkpoint.source import Source
 
 IMAGE = resources.files("mova_export.demo") / "chart.png"
 QUESTION = "Which bar of the chart is the tallest, and what is its value?"
 ANSWER_TOKENS = 8
-_RANDOM = re.compile(r"(?P<preset>.+), random weights of seed (?P<seed>\d+)")
 
 Tokens = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where torch's weights come from: a checkpoint's folder, or a preset's name and the seed of its random weights."""
-
-    checkpoint: Path | None = None
-    preset: str | None = None
-    seed: int = 0
-
-    @classmethod
-    def of(cls, bundle: Bundle, checkpoint: Path | None, preset: str | None) -> Weights:
-        """What was asked for, or what the bundle says that it was made from.
-
-        Raises:
-            MovaError: neither tells.
-        """
-        said = _RANDOM.fullmatch(bundle.manifest.provenance.model_type)
-        if checkpoint is not None:
-            return cls(checkpoint=checkpoint)
-        if preset is not None:
-            return cls(preset=preset, seed=int(said["seed"]) if said else 0)
-        if said is None:
-            raise MovaError(
-                f"{bundle.root} was made from a checkpoint: name its folder with --checkpoint, so that torch gets "
-                "the same weights"
-            )
-        return cls(preset=said["preset"], seed=int(said["seed"]))
-
-    def check(self) -> None:
-        """See that there is such a model.
-
-        Raises:
-            ExportError: there is none.
-        """
-        self.source()
-
-    def source(self) -> Source:
-        """The model to load; imports torch."""
-        from mova_export.checkpoint.load import Checkpoint
-        from mova_export.checkpoint.random_model import RandomModel
-
-        if self.checkpoint is not None:
-            return Checkpoint(self.checkpoint)
-        return RandomModel(str(self.preset), self.seed)
 
 
 def question_ids(bundle: Bundle, question: str) -> list[int]:
@@ -149,7 +99,7 @@ class Ours(Way):
 class Theirs(Way):
     """The published pipeline in torch. Image and question come preprocessed and tokenized, which is not timed."""
 
-    weights: Weights
+    origin: Origin
     precision: str
 
     def fresh(self) -> float:
@@ -159,7 +109,7 @@ class Theirs(Way):
 
         torch.set_num_threads(self.threads)
         dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[self.precision]
-        self._published = Published(self.weights.source(), dtype)
+        self._published = Published(self.origin.source(), dtype)
         with mova.open(self.bundle) as runtime:
             images, manifest = runtime.preprocess(IMAGE.read_bytes()), runtime.manifest
         kinds = {"base": "clip", **{expert.name: expert.input for expert in manifest.vision.experts}}

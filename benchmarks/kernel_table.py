@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pages import with_table
+
 from mova_export.bench.facts import cores, facts, load
 from mova_export.kernels.workers import Workers
 from mova_kernels.aot import Compiled
@@ -27,7 +29,7 @@ from mova_kernels.variants import AdapterShape, variants
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "kernels.json"
 PAGE = ROOT / "docs" / "kernels.md"
-BEGIN, END = "<!-- written by benchmarks/kernel_table.py -->\n", "<!-- until here -->"
+SCRIPT = Path(__file__).name
 
 SHAPE = AdapterShape(
     channels=1024,
@@ -68,7 +70,7 @@ def main() -> int:
         print(table(results))
         return 0
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), SCRIPT, table(results)), encoding="utf-8")
     print(f"written: {RESULTS}, {PAGE}", file=sys.stderr)
     return 0
 
@@ -81,12 +83,6 @@ def table(results: Mapping[str, Any], dtype: str = DTYPES[0]) -> str:
         cells = [_cell(found[dtype]["kernels"][name]) for found in targets.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def with_table(page: str, results: Mapping[str, Any]) -> str:
-    """A page with the table between its marks."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}{table(results)}{END}{rest.partition(END)[2]}"
 
 
 def _compiled(target: Target, dtype: str) -> dict[str, Any]:

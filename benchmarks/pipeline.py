@@ -1,6 +1,6 @@
 """From an image and a question to visual tokens, end to end: ours against the published pipeline in torch; and memory.
 
-    python benchmarks/pipeline.py BUNDLE [--checkpoint DIR | --preset NAME] [--experts NAME,NAME] [--part NAME]
+    python benchmarks/pipeline.py BUNDLE [--checkpoint DIR] [--experts NAME,NAME] [--part NAME]
 
 pipeline: base, adapter and the chosen experts, engines resident and nothing remembered; `published.py` is torch's way.
 They take turns in processes of their own, and are timed only if they agree. Ours includes reading, decoding and
@@ -25,12 +25,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from contenders import Ours, Theirs, Weights
+from contenders import Ours, Theirs
 from peaks import peaks
 from stand_by import StandBy
 
 from mova_export.bench.facts import cores, describe, facts, load, short_name
 from mova_export.bench.timing import Contender, Spread, interleave, ratios
+from mova_export.bench.torch_origin import Origin, origin_of
 from mova_runtime import MovaError, ParityError
 from mova_runtime.bundle import Bundle
 from mova_runtime.parity.compare import compare
@@ -51,15 +52,15 @@ def pipeline(given: argparse.Namespace, bundle: Bundle) -> Found:
         MovaError: it can't be measured.
         ParityError: the contenders do not agree.
     """
-    weights = Weights.of(bundle, given.checkpoint, given.preset)
+    origin = origin_of(bundle, given.checkpoint)
     starts: dict[str, Any] = {
         "ours": (Ours, bundle.root, given.experts, given.threads, given.options),
         **{
-            f"torch {precision}": (Theirs, bundle.root, given.experts, given.threads, weights, precision)
+            f"torch {precision}": (Theirs, bundle.root, given.experts, given.threads, origin, precision)
             for precision in given.torch
         },
     }
-    with StandBy("torch", Weights, *vars(weights).values()) as asked:  # in a process that ends: it imports torch
+    with StandBy("torch", Origin, *vars(origin).values()) as asked:  # in a process that ends: it imports torch
         asked.ask("check")
     with StandBy("ours", *starts["ours"]) as checked:
         checked.ask("fresh")
@@ -147,7 +148,6 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--checkpoint", type=Path, help="the checkpoint that the bundle was made from")
-    parser.add_argument("--preset", help="or the preset; told by the bundle where its weights are random")
     parser.add_argument("--experts", type=names, default=EXPERTS, help="of the requests; default: %(default)s")
     parser.add_argument("--part", choices=list(PARTS), help="default: both")
     parser.add_argument("--backend", help="default: openvino, with --precision bf16")
@@ -163,8 +163,6 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if unknown := [one for one in given.torch if one not in ("bf16", "fp32")]:
         parser.error(f"--torch {unknown[0]}: bf16 or fp32")
-    if given.checkpoint and given.preset:
-        parser.error("--checkpoint and --preset: one of them")
     if min(given.repeats, given.threads) < 1:
         parser.error("--repeats and --threads are at least 1")
     if given.backend is None:

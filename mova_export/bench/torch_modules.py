@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from mova_export.bench.subject import probe_inputs
 from mova_export.bench.torch_origin import Origin
-from mova_export.checkpoint.load import Checkpoint
-from mova_export.checkpoint.random_model import RandomModel
 from mova_export.checkpoint.source import Source
 from mova_export.graphs.components import component_graph
 from mova_export.operations import counted
@@ -51,11 +49,7 @@ class TorchSubject:
         self._inputs = [
             self._narrowed(torch.from_numpy(array)) for array in probe_inputs(self._bundle, self._component).values()
         ]
-        if self._origin.checkpoint:
-            self._source = Checkpoint(Path(self._origin.checkpoint))
-        else:
-            assert self._origin.preset, "an origin is one of both"
-            self._source = RandomModel(self._origin.preset, self._origin.seed)
+        self._source = self._origin.source()
 
     def files(self) -> list[Path]:
         """See `Subject.files`."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mova_export.errors import BenchError
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.folder import sha256_of
 from mova_runtime.engines.installed import has_module
+
+if TYPE_CHECKING:
+    from mova_export.checkpoint.source import Source
 
 _RANDOM = re.compile(r"\s*(?P<preset>[\w.-]+)\s*,\s*random weights of seed\s+(?P<seed>\d+)\s*")
 _CONFIG = "config.json"
@@ -23,6 +27,24 @@ class Origin:
     preset: str | None = None
     seed: int = 0
 
+    def source(self) -> Source:
+        """The model to load; imports torch.
+
+        Raises:
+            CheckpointError, ExportError: there is none.
+        """
+        from mova_export.checkpoint.load import Checkpoint  # noqa: PLC0415
+        from mova_export.checkpoint.random_model import RandomModel  # noqa: PLC0415
+
+        if self.checkpoint:
+            return Checkpoint(Path(self.checkpoint))
+        assert self.preset, "an origin is one of both"
+        return RandomModel(self.preset, self.seed)
+
+    def check(self) -> None:
+        """See that there is such a model. Raises like `source`."""
+        self.source()
+
 
 def origin_of(bundle: Bundle, checkpoint: Path | None) -> Origin:
     """The weights that a bundle was made from.
@@ -31,14 +53,14 @@ def origin_of(bundle: Bundle, checkpoint: Path | None) -> Origin:
         BenchError: torch is not installed, or these weights can't be found: what to pass is told.
     """
     if lacks := [module for module in ("torch", "transformers", "safetensors") if not has_module(module)]:
-        raise BenchError(f"--against torch needs {lacks[0]}; install the project with its `export` extra")
+        raise BenchError(f"torch's side needs {lacks[0]}; install the project with its `export` extra")
     if checkpoint is not None:
         return Origin(checkpoint=str(_the_same(bundle, checkpoint)))
     told = bundle.manifest.provenance.model_type
     if not (found := _RANDOM.fullmatch(told)):
         raise BenchError(
-            f"--against torch needs the weights: {bundle.root} was made from a checkpoint of type {told}; "
-            "pass --checkpoint DIR, its folder"
+            f"torch needs the weights that {bundle.root} was made from, a checkpoint of type "
+            f"{told}; pass --checkpoint DIR, its folder"
         )
     return Origin(preset=found["preset"], seed=int(found["seed"]))
 

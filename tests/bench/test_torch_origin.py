@@ -9,7 +9,7 @@ import pytest
 from bundle_copy import copy_bundle, edited_manifest
 from mova_export.bench.torch_origin import Origin, origin_of
 from mova_export.checkpoint.random_model import RandomModel
-from mova_export.errors import BenchError
+from mova_export.errors import BenchError, ExportError
 from mova_runtime.bundle import Bundle
 
 
@@ -55,3 +55,10 @@ def test_without_torch(bundle, monkeypatch) -> None:
     monkeypatch.setattr("mova_export.bench.torch_origin.has_module", lambda name: name != "torch")
     with pytest.raises(BenchError, match="needs torch; install the project with its `export` extra"):
         origin_of(Bundle.open(bundle(2)), None)
+
+
+def test_its_model(checkpoint) -> None:
+    assert isinstance(Origin(preset="mova-7b", seed=3).source(), RandomModel)
+    assert Origin(checkpoint=str(checkpoint(2))).source().config.blocks == 1
+    with pytest.raises(ExportError, match="unknown preset 'mova-80b'"):
+        Origin(preset="mova-80b").check()

@@ -7,6 +7,7 @@ from typing import Any
 
 import kernel_table
 import pytest
+from pages import with_table
 
 from mova_kernels.targets import TARGETS
 from mova_kernels.variants import variants
@@ -21,7 +22,7 @@ def results() -> dict[str, Any]:
 def test_the_page_has_the_table_of_the_results(results: dict[str, Any]) -> None:
     page = kernel_table.PAGE.read_text(encoding="utf-8")
     assert kernel_table.table(results) in page
-    assert kernel_table.with_table(page, results) == page
+    assert with_table(page, kernel_table.SCRIPT, kernel_table.table(results)) == page
 
 
 def test_the_results_are_of_these_kernels(results: dict[str, Any]) -> None:
@@ -48,6 +49,3 @@ def test_spills_would_be_seen(results: dict[str, Any]) -> None:
     results["targets"]["sm_87"]["bf16"]["kernels"]["pool"]["spills"] = 24
     (line,) = [line for line in kernel_table.table(results).splitlines() if line.startswith("| pool ")]
     assert line.count("(spills 24 B)") == 1
-    assert kernel_table.with_table("a\n" + kernel_table.BEGIN + "old\n" + kernel_table.END + "\nb\n", results) == (
-        f"a\n{kernel_table.BEGIN}{kernel_table.table(results)}{kernel_table.END}\nb\n"
-    )

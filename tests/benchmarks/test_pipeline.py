@@ -8,19 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pipeline
 import pytest
 import torch
-from contenders import Weights, question_ids
+from contenders import question_ids
 from published import Published
 from stand_by import StandBy
 
 from mova_export.checkpoint.load import Checkpoint
-from mova_export.errors import ExportError
 from mova_runtime import MovaError, ParityError
 from mova_runtime.bundle import Bundle
 from reference_data import EXPERTS, cases, relative_l2
@@ -138,7 +136,7 @@ def test_one_after_another_there_are_ratios_of_medians(
     ("options", "message"),
     [
         (["--experts", "sam,eagle"], "unknown expert 'eagle'"),
-        (["--part", "pipeline"], "name its folder with --checkpoint"),
+        (["--part", "pipeline"], "pass --checkpoint DIR"),
         (["--part", "memory", "--backend", "abacus"], "abacus"),
     ],
 )
@@ -168,15 +166,6 @@ def test_who_disagrees_is_not_timed() -> None:
         pipeline.agree("torch fp32", slightly, right, "fp32")
     with pytest.raises(ParityError, match="cosine nan"):
         pipeline.agree("torch bf16", {"visual": right["visual"] * np.nan}, right, "bf16")
-
-
-def test_random_weights_are_those_the_bundle_names() -> None:
-    provenance = SimpleNamespace(model_type="mova-8b, random weights of seed 7")
-    opened: Any = SimpleNamespace(root=Path("bundle"), manifest=SimpleNamespace(provenance=provenance))
-    assert Weights.of(opened, None, None) == Weights(preset="mova-8b", seed=7)
-    assert Weights.of(opened, Path("here"), None) == Weights(checkpoint=Path("here"))
-    with pytest.raises(ExportError, match="unknown preset 'mova-80b'"):
-        Weights.of(opened, None, "mova-80b").check()
 
 
 def test_what_goes_wrong_on_stand_by_is_told() -> None:

@@ -1,0 +1,83 @@
+"""The tables of docs/benchmarks.md, from what `mova bench --json` wrote.
+
+    mova bench mova-8b --against torch … --json benchmarks/results/bench-mova-8b-MACHINE.json
+    python benchmarks/full_size.py
+
+Every component in the quickest way of each backend, beside torch in one run; what loading costs, and memory.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pages import with_table
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+SCRIPT = Path(__file__).name
+LABELS = ("ort fp32", "openvino fp32", "openvino bf16", "torch fp32", "torch bf16")
+OURS, THEIRS = "openvino bf16", "torch bf16"
+
+Found = Mapping[str, Any]
+
+
+def tables(results: Found) -> str:
+    """Times, then loading and memory, a component a row."""
+    return "\n".join([*_times(results["components"]), "", *_memory(results["components"])]) + "\n"
+
+
+def _times(components: Mapping[str, Found]) -> Iterator[str]:
+    yield f"| seconds | TFLOP | {' | '.join(LABELS)} | {OURS} / {THEIRS} | share of the matrix rate |"
+    yield "|---" * (len(LABELS) + 4) + "|"
+    for name, found in components.items():
+        by = {one["label"]: one for one in found["contenders"]}
+        times = [_seconds((by[label]["run"] or {}).get("median")) if label in by else "–" for label in LABELS]
+        ratio = found["ratios"].get(OURS, {}).get(THEIRS)
+        spread = f"**{ratio['median']:.2f}** ({ratio['p10']:.2f} to {ratio['p90']:.2f})" if ratio else "–"
+        share = by[OURS]["share"] if OURS in by else None
+        operations = found["operations"]
+        cells = ["–" if operations is None else f"{operations / 1e12:.2f}", *times, spread]
+        yield f"| {name} | {' | '.join(cells)} | {'–' if share is None else f'{share:.0%}'} |"
+
+
+def _memory(components: Mapping[str, Found]) -> Iterator[str]:
+    ours = [label for label in LABELS if not label.startswith("torch")]
+    yield f"| load cold / warm, s; holds / peak, GiB | {' | '.join((*ours, THEIRS))} |"
+    yield "|---" * (len(ours) + 2) + "|"
+    for name, found in components.items():
+        by = {one["label"]: one for one in found["contenders"]}
+        cells = [_loading(by[label]) if label in by else "–" for label in ours]
+        held = by[THEIRS]["memory"] if THEIRS in by else None
+        yield f"| {name} | {' | '.join(cells)} | {_gibibytes(held)} |"
+
+
+def _loading(one: Found) -> str:
+    return f"{_seconds(one['load_cold'])} / {_seconds(one['load_warm'])}; {_gibibytes(one['memory'])}"
+
+
+def _gibibytes(memory: Found | None) -> str:
+    return "–" if memory is None else f"{memory['loaded'] / 2**30:.1f} / {memory['peak'] / 2**30:.1f}"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def main() -> int:
+    """Write the page anew."""
+    (file,) = sys.argv[1:] or [str(one) for one in RESULTS.glob("bench-mova-8b-*.json")]
+    results = json.loads(Path(file).read_text(encoding="utf-8"))
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), SCRIPT, tables(results)), encoding="utf-8")
+    print(f"written: {PAGE}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Tables in pages are those of the results that lie beside the scripts."""
+
+from __future__ import annotations
+
+import json
+
+import full_size
+import pytest
+from pages import END, mark, with_table
+
+from bench_results import full_size as made_up
+
+
+def test_a_table_stands_between_its_marks() -> None:
+    page = f"a\n{mark('one.py')}old\n{END}\nb\n{mark('two.py')}other\n{END}\n"
+    assert with_table(page, "two.py", "new\n") == f"a\n{mark('one.py')}old\n{END}\nb\n{mark('two.py')}new\n{END}\n"
+
+
+@pytest.mark.parametrize("page", ["", "text\n", mark("one.py"), END])
+def test_a_page_without_marks(page: str) -> None:
+    with pytest.raises(ValueError, match=r"no place for the table of benchmarks/one\.py"):
+        with_table(page, "one.py", "new\n")
+
+
+def test_the_page_has_the_tables_of_the_results() -> None:
+    (file,) = full_size.RESULTS.glob("bench-mova-8b-*.json")
+    results = json.loads(file.read_text(encoding="utf-8"))
+    page = full_size.PAGE.read_text(encoding="utf-8")
+    assert with_table(page, full_size.SCRIPT, full_size.tables(results)) == page
+
+
+def test_what_is_missing_is_a_dash() -> None:
+    results = made_up()
+    sam = results["components"]["sam"]
+    sam["operations"] = None
+    sam["contenders"] = [one for one in sam["contenders"] if one["label"] != "openvino bf16"]
+    sam["contenders"][0] |= {"run": None, "load_cold": None, "memory": None}
+    rows = [line.split(" | ") for line in full_size.tables(results).splitlines() if line.startswith("| sam |")]
+    assert [cell for row in rows for cell in row].count("–") == 5
