@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,36 +28,39 @@ Found = Mapping[str, Any]
 
 def tables(results: Found) -> str:
     """Times, then loading and memory, a component a row."""
-    return "\n".join([*_times(results["components"]), "", *_memory(results["components"])]) + "\n"
+    components = results["components"]
+    there = {one["label"] for found in components.values() for one in found["contenders"]}
+    labels = [label for label in LABELS if label in there]
+    return "\n".join([*_times(components, labels), "", *_memory(components, labels)]) + "\n"
 
 
-def _times(components: Mapping[str, Found]) -> Iterator[str]:
-    yield f"| seconds | TFLOP | {' | '.join(LABELS)} | {OURS} / {THEIRS} | share of the matrix rate |"
-    yield "|---" * (len(LABELS) + 4) + "|"
+def _times(components: Mapping[str, Found], labels: Sequence[str]) -> Iterator[str]:
+    yield f"| seconds | TFLOP | {' | '.join(labels)} | {OURS} / {THEIRS} | share of the matrix rate |"
+    yield "|---" * (len(labels) + 4) + "|"
     for name, found in components.items():
         by = {one["label"]: one for one in found["contenders"]}
-        times = [_seconds((by[label]["run"] or {}).get("median")) if label in by else "–" for label in LABELS]
+        times = [_seconds((by[label].get("run") or {}).get("median")) if label in by else "–" for label in labels]
         ratio = found["ratios"].get(OURS, {}).get(THEIRS)
         spread = f"**{ratio['median']:.2f}** ({ratio['p10']:.2f} to {ratio['p90']:.2f})" if ratio else "–"
-        share = by[OURS]["share"] if OURS in by else None
+        share = by[OURS].get("share") if OURS in by else None
         operations = found["operations"]
         cells = ["–" if operations is None else f"{operations / 1e12:.2f}", *times, spread]
         yield f"| {name} | {' | '.join(cells)} | {'–' if share is None else f'{share:.0%}'} |"
 
 
-def _memory(components: Mapping[str, Found]) -> Iterator[str]:
-    ours = [label for label in LABELS if not label.startswith("torch")]
+def _memory(components: Mapping[str, Found], labels: Sequence[str]) -> Iterator[str]:
+    ours = [label for label in labels if not label.startswith("torch")]
     yield f"| load cold / warm, s; holds / peak, GiB | {' | '.join((*ours, THEIRS))} |"
     yield "|---" * (len(ours) + 2) + "|"
     for name, found in components.items():
         by = {one["label"]: one for one in found["contenders"]}
         cells = [_loading(by[label]) if label in by else "–" for label in ours]
-        held = by[THEIRS]["memory"] if THEIRS in by else None
+        held = by[THEIRS].get("memory") if THEIRS in by else None
         yield f"| {name} | {' | '.join(cells)} | {_gibibytes(held)} |"
 
 
 def _loading(one: Found) -> str:
-    return f"{_seconds(one['load_cold'])} / {_seconds(one['load_warm'])}; {_gibibytes(one['memory'])}"
+    return f"{_seconds(one.get('load_cold'))} / {_seconds(one.get('load_warm'))}; {_gibibytes(one.get('memory'))}"
 
 
 def _gibibytes(memory: Found | None) -> str:

@@ -104,7 +104,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": cores(),
         "memory_bytes": _meminfo("MemTotal"),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "gpu": _gpu(),
     }
 
