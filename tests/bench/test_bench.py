@@ -210,7 +210,7 @@ def test_torch_makes_a_presets_weights_again(bundle, checkpoint, monkeypatch) ->
         asked.append((name, seed))
         return Checkpoint(checkpoint(2))
 
-    monkeypatch.setattr("mova_export.bench.torch_modules.RandomModel", model)
+    monkeypatch.setattr("mova_export.checkpoint.random_model.RandomModel", model)
     opened, threads = Bundle.open(bundle(2)), torch.get_num_threads()
     subject = TorchSubject(opened, "biomedclip", "fp32", threads, Origin(preset="mova-8b", seed=4), compiled=False)
     subject.start()

@@ -1,6 +1,9 @@
 """What engines take: watched while they load and run, remembered, and guessed before."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -98,6 +101,15 @@ def test_what_is_watched(way):
         return all(abs(memory.host / MIB - expected) < 16 for memory, expected in pairs)
 
     assert any(is_right(need) for need in found), found
+
+
+def test_freed_memory_that_the_process_keeps_is_no_runs():
+    """A library may have told the C library to keep what is freed."""
+    kept = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::test_what_is_watched"]
+    done = subprocess.run(command, env={**os.environ, **kept}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "3 passed" in done.stdout
 
 
 def test_a_gpu_that_does_not_tell_takes_nothing():

@@ -65,6 +65,7 @@ class Watch:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """The engine runs within; what is between two runs, such as a comparison, is not its own."""
+        release()  # what was freed before, where the C library was told to keep it, is no run's
         self._enter("running")
         try:
             yield
