@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,8 @@ import numpy as np
 
 import mova_runtime as mova
 from mova_export.bench.facts import cores, facts, load, process_memory, short_name
+from mova_export.bench.page_cache import forget
+from mova_export.bench.subject import probe_inputs
 from mova_export.bench.timing import Contender, Spread, interleave, ratios
 from mova_export.demo.checkpoint import IMAGE
 from mova_runtime.bundle import Bundle
@@ -35,6 +36,7 @@ from mova_runtime.engines.backends import make
 from mova_runtime.engines.choice import choose
 from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.memory import Limits
+from mova_runtime.engines.pages import read_in
 from mova_runtime.engines.pool import EnginePool
 from mova_runtime.engines.prefetch import THREAD
 from mova_runtime.trace import Recorder, Trace, loading
@@ -60,24 +62,10 @@ def files_of(bundle: Bundle, component: str) -> list[Path]:
     return [bundle.path(file) for artifact in bundle.component(component).artifacts for file in artifact.files]
 
 
-def forget(bundle: Bundle, component: str) -> None:
-    """Take a component's files out of the page cache."""
-    for file in files_of(bundle, component):
-        with file.open("rb") as opened:
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def bring(bundle: Bundle, component: str) -> None:
-    """Bring a component's files into the page cache."""
-    for file in files_of(bundle, component):
-        with file.open("rb", buffering=0) as opened:
-            while opened.read(1 << 24):
-                pass
-
-
-def probe_of(bundle: Bundle, component: str) -> dict[str, np.ndarray]:
-    """A component's inputs, of the shapes that requests have."""
-    return {name: np.load(bundle.path(file)) for name, file in bundle.component(component).probe.inputs.items()}
+def bring(files: Iterable[Path]) -> None:
+    """Bring files into the page cache."""
+    for file in files:
+        read_in(file)
 
 
 def pool_of(bundle: Bundle, backend: str, threads: int, limits: Limits = Limits()) -> tuple[EnginePool, Loader]:
@@ -88,7 +76,7 @@ def pool_of(bundle: Bundle, backend: str, threads: int, limits: Limits = Limits(
 
 def latency(bundle: Bundle, backend: str, threads: int, component: str, runs: int) -> Found:
     """Seconds of the load, of the first run, and of the next; MiB that the engine holds between runs, and its peak."""
-    inputs, choice = probe_of(bundle, component), choose(bundle, backend)
+    inputs, choice = probe_inputs(bundle, component), choose(bundle, backend)
     loader = make(choice, threads)
     loader.need(bundle, component)
     loader.start()  # imports the library, as the first engine of a process does
@@ -116,11 +104,11 @@ def swap(bundle: Bundle, backend: str, threads: int, rounds: int) -> Found:
     roomy.close()
     needs = [loader.need(name).peak for name in SWAPPED]
     pool, _ = pool_of(bundle, backend, threads, Limits(host=max(need.host for need in needs)))
-    inputs = {name: probe_of(bundle, name) for name in SWAPPED}
+    inputs = {name: probe_inputs(bundle, name) for name in SWAPPED}
     found: Found = {name: {"swap": [], "first_run": []} for name in SWAPPED}
     for number in range(rounds + 1):
         for name in SWAPPED:
-            bring(bundle, name)
+            bring(files_of(bundle, name))
             start = perf_counter()
             with pool.lease(name, Trace()) as engine:
                 leased = perf_counter()
@@ -137,7 +125,7 @@ def swap(bundle: Bundle, backend: str, threads: int, rounds: int) -> Found:
 def ahead(bundle: Bundle, backend: str, threads: int, prefetch: bool, cold: bool) -> Found:
     """One request of a fresh runtime: milliseconds that loading took, and that were waited for."""
     for name in bundle.manifest.components:
-        (forget if cold else bring)(bundle, name)
+        (forget if cold else bring)(files_of(bundle, name))
     with mova.open(bundle.root, backend=backend, threads=threads, prefetch=prefetch) as runtime:
         return one_request(runtime, 0)
 
@@ -195,7 +183,7 @@ def one_request(runtime: mova.Runtime, number: int) -> Found:
 def together(bundle: Bundle, backend: str, threads: int) -> Found:
     """Seconds of two experts' runs, one after another and at the same time, in turn."""
     pool, _ = pool_of(bundle, backend, threads)
-    inputs = {name: probe_of(bundle, name) for name in TOGETHER}
+    inputs = {name: probe_inputs(bundle, name) for name in TOGETHER}
     with pool.lease_all(TOGETHER, Trace()) as engines, ThreadPoolExecutor(len(TOGETHER)) as workers:
 
         def run(name: str) -> None:
@@ -268,9 +256,9 @@ def all_parts(given: argparse.Namespace) -> None:
     if asked("latency"):
         for name in towers:
             measure(given, "latency", name, 0)  # its files are hashed now, if they never were
-            forget(bundle, name)
+            forget(files_of(bundle, name))
             note("latency", f"{name} cold", measure(given, "latency", name, int(name not in SLOW)))
-            bring(bundle, name)
+            bring(files_of(bundle, name))
             note("latency", f"{name} warm", measure(given, "latency", name, 2))
     if asked("swap"):
         note("swap", "mapped weights", measure(given, "swap", REPEATS))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from checkpoints import write_checkpoint
+from contenders import QUESTION, question_ids
 
 from mova_export.checkpoint.layout import COMPONENTS, EXPERTS
 from mova_export.checkpoint.load import Checkpoint
@@ -25,11 +26,9 @@ from mova_runtime.engines.pool import EnginePool, FeatureCache
 from mova_runtime.engines.prefetch import Prefetcher
 from mova_runtime.errors import BundleError
 from mova_runtime.features import ExpertFeature
-from mova_runtime.language.tokenizer import Tokenizer
 from mova_runtime.model import Model
 from mova_runtime.trace import Trace
 
-QUESTION = "Which bar of the chart is the tallest, and what is its value?"
 SELECTED = ("dinov2", "codetr", "sam")
 """Experts of the second pass: the selection is the benchmark's, so that every machine runs the same."""
 
@@ -77,10 +76,7 @@ class Subject:
     @cached_property
     def text_input(self) -> Arrays:
         """Ids and mask of the question, as the runtime makes them."""
-        text = self.model.manifest.text
-        tokenizer = Tokenizer(self.bundle_path / text.tokenizer.path)
-        words = text.question.replace("{question}", tokenizer.as_plain_text(QUESTION).lower())
-        ids = np.array([tokenizer.encode(words, max_tokens=text.max_tokens)], np.int64)
+        ids = np.array([question_ids(Bundle.open(self.bundle_path), QUESTION)], np.int64)
         return {"ids": ids, "mask": np.ones_like(ids)}
 
     def base(self) -> np.ndarray:

@@ -82,11 +82,7 @@ def facts(threads: int) -> dict[str, Any]:
     """Everything that belongs beside a measurement made with so many threads."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": {
-            "cpu": cpu_model(),
-            "cores": cores(),
-            "system": f"{platform.system()} {platform.machine()}",
-        },
+        "machine": _host(),
         "load_at_start": load(),
         "versions": {
             "python": platform.python_version(),
@@ -100,13 +96,7 @@ def facts(threads: int) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """The machine: `cpu`, `cores`, `memory_bytes`, `system`, and `gpu`, null where there is none."""
-    return {
-        "cpu": cpu_model(),
-        "cores": cores(),
-        "memory_bytes": _meminfo("MemTotal"),
-        "system": f"{platform.system()} {platform.machine()}",
-        "gpu": _gpu(),
-    }
+    return {**_host(), "memory_bytes": _meminfo("MemTotal"), "gpu": _gpu()}
 
 
 def versions() -> dict[str, str]:
@@ -127,6 +117,10 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "components": len(components),
         "parameters": sum(component.parameters for component in components.values()),
     }
+
+
+def _host() -> dict[str, Any]:
+    return {"cpu": cpu_model(), "cores": cores(), "system": f"{platform.system()} {platform.machine()}"}
 
 
 def _gpu() -> dict[str, Any] | None:

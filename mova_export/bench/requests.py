@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import mova_runtime as mova
-from mova_export.bench.facts import process_memory
+from mova_export.bench import memory
 from mova_export.bench.subject import EngineSubject
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.manifest import LANGUAGE_MODEL
@@ -56,7 +56,7 @@ def route(
     ) as runtime:
         clock = perf_counter()
         fresh = _ask(runtime, image, QUESTIONS[0], experts, start, clock)
-        peak = int(process_memory("VmHWM") * 2**20)
+        peak = memory.peak(None).host
         resident = _ask(runtime, other, QUESTIONS[0], experts, perf_counter(), clock)
         second = _ask(runtime, other, QUESTIONS[1], experts, perf_counter(), clock)
         speaks = resident["first_answer_token"] is not None
@@ -84,7 +84,7 @@ def everything(bundle: str, engines: Sequence[Sequence[Any]], threads: int) -> A
         subject.load()
     for subject in subjects:
         subject.run()
-    return {"peak": int(process_memory("VmHWM") * 2**20)}
+    return {"peak": memory.peak(None).host}
 
 
 def _ask(
