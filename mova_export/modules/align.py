@@ -22,10 +22,6 @@ def align(feature: Tensor, grid: int) -> Tensor:
     if tokens == grid * grid:
         return feature
     side = math.isqrt(tokens)
-    image = feature.transpose(1, 2).reshape(batch, channels, side, side)
-    return resize(image, grid).flatten(2).transpose(1, 2)
-
-
-def resize(image: Tensor, grid: int) -> Tensor:
-    """[batch, channels, side, side] to [batch, channels, grid, grid], as `align` does."""
-    return F.interpolate(image.float(), size=(grid, grid), mode="bilinear", align_corners=False).to(image.dtype)
+    image = feature.transpose(1, 2).reshape(batch, channels, side, side).float()
+    resized = F.interpolate(image, size=(grid, grid), mode="bilinear", align_corners=False)
+    return resized.to(feature.dtype).flatten(2).transpose(1, 2)

@@ -102,7 +102,7 @@ def test_a_small_map_is_projected_before_it_is_resized() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "linear", linear)
         graph(features)
-    assert seen == [4]  # once for keys and values of all three blocks
+    assert seen == [4, 4]  # once for the keys of all three blocks, once for the values
 
 
 def test_an_expert_whose_blocks_turn_differently_is_refused() -> None:

@@ -161,8 +161,8 @@ class OpenVinoEngine:
         try:
             request = compiled.create_infer_request()  # one a run: several threads may run at once
             request.infer(arrays(inputs), share_inputs=True)
-            # The arrays are the request's memory, and keep it alive.
-            return {name: np.array(request.get_tensor(name).data, copy=True) for name in outputs or self._outputs}
+            # Not copied: the request is this run's own, and an output's memory outlives it and the engine.
+            return {name: request.get_tensor(name).data for name in outputs or self._outputs}
         except Exception as error:
             raise failure(f"openvino: {self.name!r} failed", error) from error
 
