@@ -73,6 +73,7 @@ def full_size() -> dict[str, Any]:
         "routes": [_route(experts) for experts in _ROUTES],
         "everything": {
             "memory": {"peak": int(16.4 * GIB)},
+            "measured": True,
             "one_expert_mean": int(5.1 * GIB),
             "one_expert_share": 0.311,
         },

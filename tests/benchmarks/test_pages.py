@@ -35,7 +35,7 @@ def test_what_is_missing_is_a_dash() -> None:
     sam["operations"] = None
     sam["contenders"] = [one for one in sam["contenders"] if one["label"] in ("ort fp32", "torch bf16")]
     sam["contenders"][0] |= {"run": None, "load_cold": None, "memory": None}
-    times, memory = (
+    times, memory, _ = (
         line.strip("| ").split(" | ") for line in full_size.tables(results).splitlines() if line.startswith("| sam |")
     )
     theirs = sam["contenders"][1]["run"]["median"]
@@ -45,3 +45,17 @@ def test_what_is_missing_is_a_dash() -> None:
     assert memory[1].startswith("– / ")
     assert memory[1].endswith("; –")
     assert memory[2:4] == ["–", "–"]
+
+
+def test_requests_and_what_one_expert_takes_of_everything() -> None:
+    results = made_up()
+    results["routes"][0] |= {"first_visual_token": None, "second_question": None, "memory": None, "hidden": None}
+    lines = full_size.tables(results).splitlines()
+    none, one = lines[-2 - len(results["routes"]) :][:2]
+    assert none == "| none | – | – | – | –, – | – |"
+    told = results["routes"][1]
+    assert one.split(" | ")[0] == f"| {', '.join(told['experts'])}"
+    assert float(one.split(" | ")[1]) == pytest.approx(told["first_visual_token"]["fresh"], abs=0.06)
+    assert lines[-1].endswith("a request with one expert, on average: **0.31** of that.")
+    results["everything"] = None
+    assert "Everything" not in full_size.tables(results)
