@@ -92,8 +92,12 @@ class Measured:
 
     @property
     def fastest(self) -> Figures | None:
-        """Of ours that compute what torch computed."""
-        right = [one for one in self.contenders.values() if one.candidate.ours and one.is_right and one.times]
+        """Of ours that compute what torch computed, and did not fail on the way."""
+        right = [
+            one
+            for one in self.contenders.values()
+            if one.candidate.ours and one.is_right and one.times and not one.error
+        ]
         return min(right, key=lambda one: median(one.times), default=None)
 
     def to_json(self, matrix_rate: Mapping[str, float]) -> Json:

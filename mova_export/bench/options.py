@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mova_export.bench.writing import check_writable
 from mova_export.errors import BenchError
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.manifest import PRECISIONS, Precision
@@ -79,6 +80,10 @@ def check(options: Options, bundle: Bundle) -> None:
             raise BenchError(f"{option} {file}: is a folder")
         if file and not file.absolute().parent.is_dir():
             raise BenchError(f"{option} {file}: its folder does not exist")
+        if file:
+            check_writable(file)
+    if options.json and options.html and options.json.resolve() == options.html.resolve():
+        raise BenchError(f"--json and --html are the same file, {options.json}")
 
 
 def _known(what: str, named: Sequence[str], known: Sequence[str]) -> None:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import json
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mova_export.bench import facts
 from mova_export.bench.candidates import Candidate
 from mova_export.bench.figures import Measured
 from mova_export.bench.options import Options
-from mova_export.errors import BenchError
 from mova_runtime.bundle import Bundle
 
 FORMAT = "mova-bench"
@@ -77,24 +72,3 @@ class Results:
             "routes": self.routes,
             "everything": self.everything,
         }
-
-
-def write(file: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        BenchError: it can't be written.
-    """
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise BenchError(f"{file}: can't be written ({error.strerror})") from None
-
-
-def write_json(file: Path, results: dict[str, Any]) -> None:
-    """Write results. Raises like `write`."""
-    write(file, json.dumps(results, indent=1) + "\n")

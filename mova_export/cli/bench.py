@@ -48,7 +48,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; the exit status is 1 where an engine does not compute what torch computed."""
+    """Run it; the exit status is 1 where an engine does not compute what torch computed, or none of a component ran."""
     from mova_export.bench.measurement import Measurement
 
     measurement = Measurement(Bundle.open(arguments.bundle), _options(arguments), _command(arguments), _tell)
@@ -56,27 +56,38 @@ def run(arguments: argparse.Namespace) -> int:
         measurement.run()
     finally:
         results = measurement.results.to_json()
-        if arguments.json:
-            _keep(results, arguments.json)
-    if arguments.html:
-        from mova_export.bench.page import render
-        from mova_export.bench.results import write
-
-        write(arguments.html, render(results))
-        print(f"written: {arguments.html}", file=sys.stderr)
+        try:
+            if arguments.json:
+                _keep(results, arguments.json)
+        finally:
+            if arguments.html:
+                _draw(results, arguments.html)
+    found = measurement.results.components
     wrong = [
         f"{name} by {one.candidate.label}"
-        for name, found in measurement.results.components.items()
-        for one in found.contenders.values()
+        for name, measured in found.items()
+        for one in measured.contenders.values()
         if not one.is_right
     ]
     if wrong:
         print(f"mova: not what torch computed: {', '.join(wrong)}", file=sys.stderr)
-    return 1 if wrong else 0
+    failed = [name for name, measured in found.items() if measured.contenders and measured.fastest is None]
+    failed += [f"route {'+'.join(route['experts']) or 'none'}" for route in results["routes"] if route["error"]]
+    if failed:
+        print(f"mova: nothing ran of {', '.join(failed)}", file=sys.stderr)
+    return 1 if wrong or failed else 0
+
+
+def _draw(results: dict[str, Any], file: Path) -> None:
+    from mova_export.bench.page import render
+    from mova_export.bench.writing import write
+
+    write(file, render(results))
+    print(f"written: {file}", file=sys.stderr)
 
 
 def _keep(results: dict[str, Any], file: Path) -> None:
-    from mova_export.bench.results import write_json
+    from mova_export.bench.writing import write_json
 
     write_json(file, results)
     how = "written" if results["complete"] else f"interrupted after {len(results['components'])} components, kept"

@@ -191,9 +191,8 @@ def test_against_torch_in_the_same_run(mova_command, bundle, checkpoint, tmp_pat
     for label, ratio in component["ratios"]["ort fp32"].items():
         assert ratio["count"] == 3
         assert ratio["p10"] <= ratio["median"] <= ratio["p90"]
-        assert ratio["median"] == pytest.approx(
-            found["ort fp32"]["run"]["median"] / found[label]["run"]["median"], rel=3
-        )
+        medians = found["ort fp32"]["run"]["median"] / found[label]["run"]["median"]
+        assert 0.25 < ratio["median"] / medians < 4, "ours over theirs, and not the other way"
         assert found[label]["parity"]["passed"] is None
         assert found[label]["parity"]["cosine"] > 0.999
         assert found[label]["engine_bytes"] is None

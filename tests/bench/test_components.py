@@ -67,6 +67,8 @@ def test_one_that_dies_costs_no_other(bundle, step: str) -> None:
     assert alive.error is None
     assert len(alive.times) == 2
     assert found.fastest is alive
+    alive.error = "its process ended, when it had been timed"
+    assert found.fastest is None
 
 
 def test_one_that_computes_something_else_is_not_timed(bundle, tmp_path) -> None:

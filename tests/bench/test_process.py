@@ -102,7 +102,7 @@ def test_a_step_that_fails_is_an_answer_of_one_line() -> None:
     ]
 
 
-def test_what_libraries_print_is_no_answer(tmp_path: Any) -> None:
+def test_a_failure_is_one_line(tmp_path: Any) -> None:
     with Worker() as one, pytest.raises(WorkerError) as raised:
         one.ask("open", bundle=str(tmp_path), component="sam", backend="ort", precision="fp32", threads=1)
     assert "not a bundle" in str(raised.value)
