@@ -28,4 +28,5 @@ def engine_files(bundle: Bundle, component: str, backend: str, precision: Precis
         return tuple(record.file for record in weights)
     # One float32 graph serves OpenVINO in every precision.
     source: Precision = "fp32" if backend == "openvino" and bundle.has(component, "fp32") else precision
-    return bundle.artifact(component, source).files
+    artifact = bundle.artifact(component, source)
+    return artifact.files_of("shared" if backend == "ort" and artifact.in_place else "growing")

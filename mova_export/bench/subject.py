@@ -75,7 +75,7 @@ class EngineSubject:
     def load(self) -> None:
         """See `Subject.load`."""
         self._engine = self._backend.load(self._bundle, self._component)
-        if self._component == LANGUAGE_MODEL:
+        if self._component == LANGUAGE_MODEL and self._engine.cache == "growing":
             self._binding = self._engine.bind()
 
     def run(self) -> None:

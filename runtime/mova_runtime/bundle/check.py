@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mova_runtime.bundle.manifest import Manifest, PixelInput
+from mova_runtime.bundle.manifest import LANGUAGE_MODEL, Manifest, PixelInput
 from mova_runtime.errors import BundleError
 
 
@@ -68,6 +68,10 @@ def _components(manifest: Manifest) -> list[str]:
         for artifact in component.artifacts:
             if not artifact.files or {p.output for p in artifact.parity} != {o.name for o in component.outputs}:
                 problems.append(f"components.{name}: an artifact lacks files or the parity of an output")
+            elif artifact.in_place is not None and (
+                name != LANGUAGE_MODEL or artifact.in_place not in [file.path for file in artifact.files[1:]]
+            ):
+                problems.append(f"components.{name}: {artifact.in_place!r} is no further file of a language model")
     adapter = manifest.components.get("adapter")
     if adapter and not any(spec.name == "keys" and len(spec.shape) == 4 for spec in adapter.inputs):
         problems.append("components.adapter: no input 'keys' [pairs, blocks, tokens, channels]")

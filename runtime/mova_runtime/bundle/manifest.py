@@ -61,11 +61,28 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How alike a language model and its float32 form go on after fixed prompts.
+
+    prompts: how many; tokens: the share of them after which the same token is the most likely; divergence: the mean
+    Kullback-Leibler divergence of the next token's distribution from float32's, in nats.
+    """
+
+    prompts: int
+    tokens: float
+    divergence: float
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One executable form of a component; the first file is the one to open, the others lie beside it.
 
     float32: what stays float32 in a graph of lower precision: operators, and parts of the model by name.
     int8: which weights of an int4 graph have 8 bits.
+    in_place: of the language model, which of the files is the same graph in the form in which ONNX Runtime keeps keys
+        and values in one buffer on a processor (com.microsoft.GroupQueryAttention), by its path; null where there is
+        none. It refers to the same weights.
+    agreement: of the language model.
     Inputs and outputs are float32 in every precision, so that components of different precisions meet.
     """
 
@@ -75,11 +92,20 @@ class Artifact:
     parity: tuple[Parity, ...]
     float32: tuple[str, ...] = ()
     int8: tuple[str, ...] = ()
+    in_place: str | None = None
+    agreement: Agreement | None = None
 
     @property
     def bytes(self) -> int:
         """Bytes of all files."""
         return sum(file.bytes for file in self.files)
+
+    def files_of(self, cache: Literal["growing", "shared"]) -> tuple[File, ...]:
+        """The files of one form, its graph first; `cache`: of the engine that it is opened for."""
+        graph, *others = self.files
+        weights = [file for file in others if file.path != self.in_place]
+        in_place = [file for file in others if file.path == self.in_place]
+        return (*(in_place if cache == "shared" else [graph]), *weights)
 
     @property
     def sha256(self) -> str:

@@ -103,7 +103,7 @@ def load_checked(
         found = watch.need() if watch and alone() == before else None
         if found is None or not is_believed(found, guess):
             return FirstLoad(engine, Took(guess, seconds), measured=False)
-        need = _beyond_probes(bundle, component, found, guess, engine.least, on_gpu=gpu is not None)
+        need = _beyond_probes(bundle, component, found, guess, engine, on_gpu=gpu is not None)
         return FirstLoad(engine, Took(need, seconds), measured=True)
     except BaseException:
         if engine:
@@ -111,15 +111,19 @@ def load_checked(
         raise
 
 
-def _beyond_probes(bundle: Bundle, component: str, found: Need, guess: Need, least: Memory, *, on_gpu: bool) -> Need:
+def _beyond_probes(bundle: Bundle, component: str, found: Need, guess: Need, engine: Engine, *, on_gpu: bool) -> Need:
     """What was measured, but for what can't be seen on probes: what longer runs take, and what is used later."""
+
+    def most(probed: int, guessed: int) -> int:
+        return longest(bundle, component, probed, engine.cache) if guessed else probed
+
     working = Memory(
-        longest(bundle, component, found.working.host) if guess.working.host else found.working.host,
-        longest(bundle, component, found.working.device) if guess.working.device else found.working.device,
+        most(found.working.host, guess.working.host),
+        most(found.working.device, guess.working.device),
     )
     resident, loading = found.resident, found.loading
     if not on_gpu:  # none of its memory is on a GPU, or it can't be told from the host's
         resident = Memory(resident.host, guess.resident.device)
         working = Memory(working.host, guess.working.device)
         loading = Memory(loading.host, guess.loading.device)
-    return Need(resident.most(least), working, loading)
+    return Need(resident.most(engine.least), working, loading)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mova_runtime.bundle.manifest import LANGUAGE_MODEL, Precision
+from mova_runtime.bundle.manifest import LANGUAGE_MODEL, File, Precision
 from mova_runtime.engines.failure import failure
 from mova_runtime.engines.host import arrays
 from mova_runtime.engines.installed import version
@@ -19,8 +19,9 @@ from mova_runtime.engines.machine import identity_of
 from mova_runtime.engines.memory import Memory, Need
 from mova_runtime.engines.needs.guess import working
 from mova_runtime.engines.nvidia import gpu
+from mova_runtime.engines.ort_binding import DTYPES, OrtBinding, failed, opened
 from mova_runtime.engines.pages import ready
-from mova_runtime.engines.protocol import Engine, GpuMemory, Inputs
+from mova_runtime.engines.protocol import Cache, Engine, GpuMemory, Inputs
 from mova_runtime.engines.release import release
 from mova_runtime.errors import BackendError
 
@@ -39,8 +40,6 @@ _OPTIONS: dict[Device, dict[str, str]] = {
 _ERRORS_ONLY = 3
 
 _FEW_TOKENS = ("text", LANGUAGE_MODEL)
-DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-"""By ONNX Runtime's name; graphs exchange no others."""
 
 
 def prepacks(component: str, precision: Precision) -> bool:
@@ -77,8 +76,8 @@ class OrtBackend:
 
     def need(self, bundle: Bundle, component: str) -> Need:
         """See `Backend.need`."""
-        size = bundle.artifact(component, self.precision).bytes
-        run = working(bundle, component, size)
+        size = sum(file.bytes for file in self._files(bundle, component))
+        run = working(bundle, component, size, self._cache(bundle, component))
         if self._device == "cuda":  # the file is mapped while it is copied
             return Need(Memory(0, size), Memory(0, run), Memory(size, size))
         return Need(Memory(size), Memory(run), Memory(size))  # a weight is mapped no longer when it is packed
@@ -95,19 +94,37 @@ class OrtBackend:
 
     def load(self, bundle: Bundle, component: str) -> Engine:
         """See `Backend.load`."""
-        artifact = bundle.artifact(component, self.precision)
-        model, *_ = ready(bundle, artifact.files)
+        files = self._files(bundle, component)
+        size = sum(file.bytes for file in files)
+        model, *_ = ready(bundle, files)
         if self._device == "cpu":
             packed = prepacks(component, self.precision)
-            return open_engine(model, component, artifact.bytes, self._threads, prepack=packed)
+            cache = self._cache(bundle, component)
+            return open_engine(model, component, size, self._threads, prepack=packed, cache=cache)
         from mova_runtime.engines.cuda.memory import device  # noqa: PLC0415
         from mova_runtime.engines.cuda.session import OrtCudaEngine  # noqa: PLC0415
 
         here = device()  # first: without a GPU, ONNX Runtime's message names libraries
-        return OrtCudaEngine(open_session(model, component, self._threads, "cuda"), component, artifact.bytes, here)
+        return OrtCudaEngine(open_session(model, component, self._threads, "cuda"), component, size, here)
+
+    def _files(self, bundle: Bundle, component: str) -> tuple[File, ...]:
+        """The graph that is opened, and its weights."""
+        return bundle.artifact(component, self.precision).files_of(self._cache(bundle, component))
+
+    def _cache(self, bundle: Bundle, component: str) -> Cache:
+        in_place = bundle.artifact(component, self.precision).in_place
+        return "shared" if in_place and self._device == "cpu" else "growing"
 
 
-def open_engine(model: Path, name: str, size: int, threads: int | None = None, *, prepack: bool = False) -> OrtEngine:
+def open_engine(
+    model: Path,
+    name: str,
+    size: int,
+    threads: int | None = None,
+    *,
+    prepack: bool = False,
+    cache: Cache = "growing",
+) -> OrtEngine:
     """An engine on the CPU, of an ONNX file whose bytes are known to be right.
 
     Args:
@@ -116,11 +133,17 @@ def open_engine(model: Path, name: str, size: int, threads: int | None = None, *
         size: bytes of the files, which are mapped.
         threads: None leaves it to ONNX Runtime: one a physical core.
         prepack: see `prepacks`.
+        cache: "shared" if the file is that of a language model that keeps its cache in place.
 
     Raises:
         OutOfMemoryError, BackendError: as `open_session`.
     """
-    return OrtEngine(open_session(model, name, threads, prepack=prepack), name, size)
+    session = open_session(model, name, threads, prepack=prepack)
+    if cache == "growing":
+        return OrtEngine(session, name, size)
+    from mova_runtime.engines.in_place import InPlaceEngine  # noqa: PLC0415  # which is made of this one
+
+    return InPlaceEngine(session, name, size)
 
 
 def open_session(
@@ -161,6 +184,8 @@ def open_session(
 class OrtEngine:
     """A session."""
 
+    cache: Cache = "growing"
+
     def __init__(self, session: Any, name: str, size: int) -> None:
         """`size`: bytes of its files."""
         self.name = name
@@ -186,7 +211,7 @@ class OrtEngine:
     def bind(self) -> OrtBinding:
         """See `Engine.bind`."""
         session = opened(self.name, self._session)
-        binding = OrtBinding(session, self.name, self._outputs, tidy=lambda: _shrink(session))
+        binding = OrtBinding(session, self.name, self._outputs, tidy=lambda: shrink(session))
         self._bindings.add(binding)
         return binding
 
@@ -198,96 +223,6 @@ class OrtEngine:
         for binding in tuple(self._bindings):
             binding.close()
         release()
-
-
-class OrtBinding:
-    """A session's inputs and outputs as values that ONNX Runtime owns."""
-
-    def __init__(
-        self,
-        session: Any,
-        name: str,
-        outputs: Sequence[str],
-        device: str = "cpu",
-        tidy: Callable[[], None] = release,
-    ) -> None:
-        """Bind nothing yet.
-
-        Args:
-            session: ONNX Runtime's.
-            name: of the component, for messages.
-            outputs: names of all.
-            device: where outputs stay, as ONNX Runtime names it.
-            tidy: called when what was bound has been let go of.
-        """
-        self._session = session
-        self._device = device
-        self._name = name
-        self._binding = session.io_binding()
-        self._outputs = list(outputs)
-        self._values: dict[str, Any] = {}
-        self._held: dict[str, np.ndarray] = {}
-        # A sequence of runs ends when its caller forgets the binding, too.
-        self._let_go = weakref.finalize(self, _let_go, self._binding, self._values, self._held, tidy)
-        self._let_go.atexit = False
-
-    def set(self, name: str, array: np.ndarray) -> None:
-        """See `Binding.set`."""
-        self._held[name] = array
-        self._binding.bind_cpu_input(name, array)
-
-    def carry(self, output: str, name: str) -> None:
-        """See `Binding.carry`."""
-        self._binding.bind_ortvalue_input(name, self._values[output])
-
-    def run(self) -> None:
-        """See `Binding.run`."""
-        session = opened(self._name, self._session)
-        # Bound again each time: an output's shape grows with the cache, and a value being read can't be written.
-        for output in self._outputs:
-            self._binding.bind_output(output, self._device)
-        try:
-            self._binding.synchronize_inputs()
-            session.run_with_iobinding(self._binding)
-            self._binding.synchronize_outputs()
-        except Exception as error:
-            raise failed(self._name, error) from error
-        self._values.clear()
-        self._values.update(zip(self._outputs, self._binding.get_outputs(), strict=True))
-
-    def get(self, output: str) -> np.ndarray:
-        """See `Binding.get`."""
-        array: np.ndarray = self._values[output].numpy()
-        return array
-
-    def close(self) -> None:
-        """See `Binding.close`."""
-        self._session = None
-        self._let_go()
-
-
-def _let_go(binding: Any, values: dict[str, Any], held: dict[str, np.ndarray], tidy: Callable[[], None]) -> None:
-    binding.clear_binding_inputs()
-    binding.clear_binding_outputs()
-    values.clear()
-    held.clear()
-    tidy()
-
-
-def failed(name: str, error: Exception) -> BackendError:
-    """What to raise when a run failed."""
-    return failure(f"ort: {name!r} failed", error)
-
-
-def opened(name: str, session: Any) -> Any:
-    """A session that is there.
-
-    Raises:
-        BackendError: its engine was closed.
-    """
-    if session is None:
-        raise BackendError(f"ort: {name!r} failed: it was closed")
-    return session
 
 
 def _library() -> Any:
@@ -305,7 +240,7 @@ def _shrinking() -> Any:
     return options
 
 
-def _shrink(session: Any) -> None:
+def shrink(session: Any) -> None:
     """Give back what earlier runs took: after every step of decoding this would cost a quarter of the step.
 
     ONNX Runtime does it at the end of a run only, so one is begun, and ended before its first operator.

@@ -21,7 +21,7 @@ from mova_runtime.engines.machine import identity_of
 from mova_runtime.engines.memory import Memory, Need
 from mova_runtime.engines.needs.guess import working
 from mova_runtime.engines.pages import let_go, ready
-from mova_runtime.engines.protocol import Inputs
+from mova_runtime.engines.protocol import Cache, Inputs
 from mova_runtime.engines.release import release
 from mova_runtime.errors import BackendError
 
@@ -74,7 +74,7 @@ class OpenVinoBackend:
     def load(self, bundle: Bundle, component: str) -> OpenVinoEngine:
         """See `Backend.load`."""
         artifact = self._artifact(bundle, component)
-        files = ready(bundle, artifact.files)
+        files = ready(bundle, artifact.files_of("growing"))
         kept = self._folder(bundle, component) if self._keep_compiled else None
         engine = open_engine(files[0], component, artifact.bytes, self.precision, self._threads, kept)
         if self.precision != "fp32":  # its weights were copied; the file stays mapped as long as the engine is there
@@ -145,6 +145,8 @@ def _core() -> Any:
 class OpenVinoEngine:
     """A compiled model."""
 
+    cache: Cache = "growing"
+
     def __init__(self, compiled: Any, name: str) -> None:
         self.name = name
         self.least = Memory()
@@ -206,6 +208,10 @@ class OpenVinoBinding:
     def carry(self, output: str, name: str) -> None:
         """See `Binding.carry`."""
         self._next.set_tensor(name, self._last.get_tensor(output))
+
+    def share(self, output: str, name: str, array: np.ndarray) -> None:
+        """See `Binding.share`."""
+        raise BackendError(f"openvino: {self._name!r}: {output!r} is not written where {name!r} is: its cache grows")
 
     def run(self) -> None:
         """See `Binding.run`."""

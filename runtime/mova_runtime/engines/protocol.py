@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from mova_runtime.bundle.manifest import Precision
 
@@ -40,6 +40,11 @@ Inputs: TypeAlias = "Mapping[str, Array | Sequence[Array]]"
 """An input is an array, or a sequence of arrays, not empty, to be stacked along a new first axis."""
 
 
+Cache: TypeAlias = Literal["growing", "shared"]
+"""Where a language model's engine leaves keys and values: after a run in new arrays, longer than those it read; or in
+the arrays of whoever runs it, behind those that are there."""
+
+
 class Binding(Protocol):
     """A graph whose outputs may stay where they were computed and become the next run's inputs."""
 
@@ -48,6 +53,15 @@ class Binding(Protocol):
 
     def carry(self, output: str, name: str) -> None:
         """Let the next run read as input `name` what the last one left in `output`, without a copy."""
+
+    def share(self, output: str, name: str, array: np.ndarray) -> None:
+        """Let input `name` and output `output` be `array`'s memory, in every run from now on; nothing is copied.
+
+        For engines whose cache is "shared".
+
+        Raises:
+            BackendError: the engine's cache grows, or the array can't be written where it is.
+        """
 
     def run(self) -> None:
         """Run once with what is bound.
@@ -69,6 +83,10 @@ class Engine(Protocol):
     name: str
     least: Memory
     """What it takes for certain, now or once all of it was used, however little was measured."""
+
+    cache: Cache
+    """"growing" for whatever decodes nothing. With "shared", `run` and `keep` still take and give a cache that grows;
+    what a binding is given then is told in `engines/in_place.py`."""
 
     def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays in, arrays of the host out; all outputs, or those named.

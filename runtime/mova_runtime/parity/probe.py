@@ -90,8 +90,11 @@ def _case(bundle: Bundle, probe: Probe) -> Case:
 
 
 def _run(engine: Engine, component: str, inputs: Mapping[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
-    """Run as requests do: the language model by its binding, the others with outputs left where they are computed."""
-    if component == LANGUAGE_MODEL:
+    """Run as requests do: the language model by its binding, the others with outputs left where they are computed.
+
+    A language model whose cache is shared makes buffers of a probe's by itself.
+    """
+    if component == LANGUAGE_MODEL and engine.cache == "growing":
         binding = engine.bind()
         for name, array in inputs.items():
             binding.set(name, array)

@@ -100,7 +100,7 @@ def test_what_passed_is_not_run_again_where_it_cannot_be_measured(opened):
 
 def test_the_language_model_is_never_thought_to_need_less_than_its_cache(opened):
     loaded, _ = load(loader(opened), "llm")
-    assert loaded.need.working.host >= caches(opened.manifest.language)
+    assert loaded.need.working.host >= caches(opened.manifest.language, "shared")
 
 
 def test_another_number_of_threads_is_another_need(opened):

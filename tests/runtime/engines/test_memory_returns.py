@@ -11,6 +11,7 @@ from mova_runtime.bundle import Bundle
 from mova_runtime.engines.choice import choose_in_order
 from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.needs.watch import resident
+from mova_runtime.engines.ort import open_engine
 from mova_runtime.engines.release import release
 from mova_runtime.parity.probe import verify
 from mova_runtime.trace import Trace
@@ -49,22 +50,33 @@ def test_a_closed_engine_that_is_held_takes_nothing(bundle):
     assert there - resident() > 0.7 * size
 
 
-def test_an_answers_memory_goes_when_its_binding_does(bundle):
+@pytest.mark.parametrize("cache", ["growing", "shared"])
+def test_an_answers_memory_goes_when_its_binding_does(bundle, cache):
     """The session keeps what decoding takes between two steps, and not between two answers."""
     opened = Bundle.open(bundle(2))
     language = opened.manifest.language
-    engine = Loader(opened, choose_in_order(opened, "ort", "fp32")).load("llm", Trace()).engine
+    graph, *_ = opened.artifact("llm", "fp32").files_of(cache)
+    engine = open_engine(opened.path(graph), "llm", 0, 1, prepack=True, cache=cache)
     past = min(language.context, 1 << 16) - 1
-    cache = np.zeros((1, language.key_value_heads, past, language.head_dim), np.float32)
+    shape = (1, language.key_value_heads, past, language.head_dim)
+    read = np.zeros(shape, np.float32)
 
     def step():
         binding = engine.bind()
         for layer in range(language.layers):
             for part in ("key", "value"):
-                binding.set(f"past_key_values.{layer}.{part}", cache)
+                name = f"past_key_values.{layer}.{part}"
+                if cache == "growing":
+                    binding.set(name, read)
+                else:
+                    binding.share(f"present.{layer}.{part}", name, np.ones(shape, np.float32))
         binding.set("inputs_embeds", np.zeros((1, 1, language.hidden), np.float32))
-        binding.set("attention_mask", np.ones((1, past + 1), np.int64))
-        binding.set("position_ids", np.array([[past]]))
+        if cache == "growing":
+            binding.set("attention_mask", np.ones((1, past + 1), np.int64))
+            binding.set("position_ids", np.array([[past]]))
+        else:
+            binding.set("seqlens_k", np.array([past - 1], np.int32))
+            binding.set("total_sequence_length", np.array(past, np.int32))
         binding.run()
         return binding
 
@@ -75,7 +87,7 @@ def test_an_answers_memory_goes_when_its_binding_does(bundle):
         bindings = [step() for _ in range(8)]
         during = resident()
         del bindings
-    taken = 8 * 2 * language.layers * cache.nbytes
+    taken = 8 * 2 * language.layers * read.nbytes
     assert during - before > 0.5 * taken
     assert resident() - before < 0.25 * taken
     engine.close()

@@ -22,6 +22,7 @@ from mova_runtime.engines.needs.watch import Watch, Watched, resident
 from mova_runtime.engines.ort import OrtBackend
 from mova_runtime.errors import BackendError
 from mova_runtime.language.decoder import PREFILL_CHUNK, Decoder
+from mova_runtime.language.generation import Generation
 from mova_runtime.language.prompt import Prompt
 from mova_runtime.trace import Trace
 
@@ -50,7 +51,7 @@ class Gpu:
 class Greedy:
     """Keeps 64 MiB; a run takes 96 more on the host and 30 on the GPU for a while."""
 
-    name, least = "greedy", Memory()
+    name, least, cache = "greedy", Memory(), "growing"
 
     def __init__(self, gpu):
         self.gpu = gpu
@@ -70,7 +71,7 @@ class Greedy:
     keep = run
 
     def bind(self):
-        return SimpleNamespace(set=None, carry=None, get=None, close=None, run=lambda: self.run({}))
+        return SimpleNamespace(set=None, carry=None, share=None, get=None, close=None, run=lambda: self.run({}))
 
 
 def watched_once(way):
@@ -227,12 +228,12 @@ def test_the_longest_run_takes_no_more_than_what_is_remembered(bundle, component
         else:
             language = opened.manifest.language
             assert pieces * PREFILL_CHUNK == language.context
-            tokens = Prompt(tuple([1] * (language.max_prompt - 1)), ())
+            tokens = Prompt((tuple([1] * (language.max_prompt - 1)), ()))
             embeddings = np.zeros((2, language.hidden), np.float32)
             visual = np.zeros((1, language.hidden), np.float32)
             list(
                 Decoder(engine, embeddings, replace(language, context=language.context + 1)).generate(
-                    tokens, visual, 1, -1
+                    tokens, [visual], Generation(1), -1
                 )
             )
     first.engine.close()

@@ -43,7 +43,7 @@ def test_float32_gives_the_golden_answers(bundle, seed):
         for case in cases(seed):
             answer = rt.answer(case.image, case.question, max_new_tokens=len(case.answer_tokens))
             assert list(answer.tokens) == list(case.answer_tokens)
-            assert list(answer.routing.tokens) == list(case.routing_tokens)
+            assert answer.routing.experts == case.experts
     assert {served.by for served in answer.stats.served.values()} == {"openvino:fp32"}
 
 

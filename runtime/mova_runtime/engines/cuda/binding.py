@@ -28,6 +28,10 @@ class DeviceBinding:
         """See `Binding.carry`."""
         self._inputs[name] = self._outputs[output]
 
+    def share(self, output: str, name: str, array: np.ndarray) -> None:
+        """See `Binding.share`."""
+        raise BackendError(f"{output!r} is not written where {name!r} is: on a GPU the cache grows")
+
     def run(self) -> None:
         """See `Binding.run`."""
         if self._step is None:

@@ -12,8 +12,8 @@ import numpy as np
 from mova_runtime.engines.cuda.array import DeviceArray, contiguous, place
 from mova_runtime.engines.cuda.memory import Device
 from mova_runtime.engines.memory import Memory
-from mova_runtime.engines.ort import DTYPES, OrtBinding, failed, opened
-from mova_runtime.engines.protocol import Array, Inputs
+from mova_runtime.engines.ort_binding import DTYPES, OrtBinding, failed, opened
+from mova_runtime.engines.protocol import Array, Cache, Inputs
 from mova_runtime.engines.release import release
 from mova_runtime.errors import BackendError
 
@@ -24,6 +24,8 @@ class OrtCudaEngine:
     Its stream is not ours, so each waits for the other: what is copied for a run is there before the run begins, and
     a run is done when it returns.
     """
+
+    cache: Cache = "growing"
 
     def __init__(self, session: Any, name: str, size: int, device: Device, where: str = "cuda") -> None:
         """`size`: bytes of its files, which were copied to the device; `where` it is, as ONNX Runtime names it."""

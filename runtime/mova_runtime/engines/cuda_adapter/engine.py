@@ -27,7 +27,7 @@ from mova_runtime.engines.cuda_adapter.sizes import Sizes
 from mova_runtime.engines.cuda_adapter.weights import Weights
 from mova_runtime.engines.failure import failure
 from mova_runtime.engines.memory import Memory
-from mova_runtime.engines.protocol import Inputs
+from mova_runtime.engines.protocol import Cache, Inputs
 from mova_runtime.engines.release import release
 from mova_runtime.errors import BackendError
 
@@ -40,6 +40,8 @@ class CudaAdapterEngine:
     A pass has the same addresses whenever as many images and pairs come, so it is captured the second time, and then
     queued in one call. Inputs come from other addresses each time: they are copied in before it.
     """
+
+    cache: Cache = "growing"
 
     def __init__(
         self, libraries: Libraries, parts: Parts, cubins: dict[str, Path], weights: Path, arena: Arena

@@ -125,6 +125,7 @@ class Watched:
     def __init__(self, engine: Engine, watch: Watch) -> None:
         self.name = engine.name
         self.least = engine.least
+        self.cache = engine.cache
         self._engine = engine
         self._watch = watch
 
@@ -149,7 +150,8 @@ class Watched:
 
 class _WatchedBinding:
     def __init__(self, binding: Binding, watch: Watch) -> None:
-        self.set, self.carry, self.get, self.close = binding.set, binding.carry, binding.get, binding.close
+        self.set, self.carry, self.share = binding.set, binding.carry, binding.share
+        self.get, self.close = binding.get, binding.close
         self._run = binding.run
         self._watch = watch
 

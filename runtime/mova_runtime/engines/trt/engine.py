@@ -17,7 +17,7 @@ from mova_runtime.engines.cuda.binding import DeviceBinding
 from mova_runtime.engines.cuda.graphs import LIMIT
 from mova_runtime.engines.failure import failure
 from mova_runtime.engines.memory import Memory
-from mova_runtime.engines.protocol import Inputs
+from mova_runtime.engines.protocol import Cache, Inputs
 from mova_runtime.engines.release import release
 from mova_runtime.engines.trt.context import Context
 from mova_runtime.engines.trt.graphs import Graphs
@@ -28,6 +28,8 @@ from mova_runtime.errors import BackendError
 
 class TensorRtEngine:
     """A deserialised engine: weights of its own, activations in the arena that all engines share."""
+
+    cache: Cache = "growing"
 
     def __init__(self, trt: Any, engine: Any, record: EngineRecord, arena: Arena) -> None:
         """Take over an engine; who calls holds the arena's lock.
