@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
+from transformers import LlamaConfig
 
 from mova_export.graphs.casts import to_narrow
+from mova_export.graphs.language.in_place import keep_in_place
 from mova_export.graphs.onnx import data_of, save, save_weights, unmapped
 from mova_export.graphs.policy import Kept, policy
 from mova_export.graphs.prepare import prepare
 from mova_export.graphs.quantise import edges, matrices, quantise
 from mova_export.graphs.rounding import rounded
 from mova_export.reference import Reference
-from mova_runtime.bundle.manifest import Precision
+from mova_runtime.bundle.manifest import Agreement, Precision
 from mova_runtime.errors import ParityError
 from mova_runtime.parity.bars import BARS, Bar
 from mova_runtime.parity.probe import Verdict
@@ -24,6 +26,7 @@ from mova_runtime.parity.probe import Verdict
 MARGIN = 0.9
 """How much of int4's bar an export may use: other processors order and round their sums differently."""
 
+_IN_PLACE_SUFFIX = ".in_place.onnx"
 
 Origin = Callable[[], ir.Model]
 """Gives a component's float32 graph, each time anew; its weights are read when they are asked for, and not kept."""
@@ -36,11 +39,17 @@ def stored(path: Path) -> Origin:
 
 @dataclass(frozen=True)
 class Derived:
-    """A graph that was written: its files, the graph first, what is wider in it than its precision, its parity."""
+    """A graph that was written: its files, the graph first, what is wider in it than its precision, its parity.
+
+    in_place: which of the files is the graph with its cache in place, if there is one.
+    agreement: of the language model.
+    """
 
     files: list[Path]
     kept: Kept
     verdict: Verdict
+    in_place: Path | None = None
+    agreement: Agreement | None = None
 
 
 def derive(origin: Origin, path: Path, precision: Precision, reference: Reference) -> Derived:
@@ -68,6 +77,37 @@ def derive(origin: Origin, path: Path, precision: Precision, reference: Referenc
     return derived
 
 
+def add_agreement(derived: Derived, reference: Reference) -> Derived:
+    """Measure how alike a graph that was written goes on after the reference's prompts, if it has any."""
+    path, precision = derived.files[0], derived.verdict.precision
+    return replace(derived, agreement=reference.agreement(_runs(path, precision), path.parent, precision))
+
+
+def add_in_place(derived: Derived, config: LlamaConfig, reference: Reference) -> Derived:
+    """Write the language model a second time, in the form that keeps its cache in place; its weights are those there.
+
+    Args:
+        derived: what was written; its precision is one that ONNX Runtime computes in on a processor.
+        config: of a model that `suits`.
+        reference: the probe to compare on.
+
+    Raises:
+        ExportError: the graph's attention has another form than the one that is known.
+        ParityError: it is below the precision's bar.
+    """
+    source = derived.files[0]
+    model = ir.load(source)
+    keep_in_place(model, config)
+    path = source.with_name(f"{source.stem}{_IN_PLACE_SUFFIX}")
+    ir.save(model, path)
+    verdict = reference.judge(ir.load(path), path.parent, derived.verdict.precision, "shared")
+    if not verdict.passed:
+        raise ParityError(
+            f"{verdict.complaint()}, with its cache in place; this is a fault of the exporter or of ONNX Runtime"
+        )
+    return replace(derived, files=[*derived.files, path], in_place=path)
+
+
 def require(verdict: Verdict) -> None:
     """See that a graph is within its precision's bar.
 
@@ -87,10 +127,13 @@ def _narrow(origin: Origin, path: Path, precision: Precision, reference: Referen
     model = _prepared(origin)
     kept = to_narrow(model, precision, policy(reference.component, precision))
     files = save(model, path)
+    return Derived(files, kept, reference.judge(_runs(path, precision), path.parent, precision))
+
+
+def _runs(path: Path, precision: Precision) -> ir.Model:
+    """A graph that was written, as it runs on a processor, where no backend of ONNX Runtime computes in bfloat16."""
     written = ir.load(path)
-    # No processor backend of ONNX Runtime computes in bfloat16.
-    runs = written if precision == "fp16" else rounded(written)
-    return Derived(files, kept, reference.judge(runs, path.parent, precision))
+    return rounded(written) if precision == "bf16" else written
 
 
 def _quantised(origin: Origin, path: Path, precision: Precision, reference: Reference, eight: int) -> Derived:

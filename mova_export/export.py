@@ -11,6 +11,7 @@ from time import perf_counter
 import torch
 
 from mova_export import description
+from mova_export.agreement import PROMPTS
 from mova_export.bundle import BundleWriter
 from mova_export.checkpoint.layout import COMPONENTS, component_of
 from mova_export.checkpoint.prompts import QUESTION, prompts
@@ -95,6 +96,7 @@ def export(
     source.check(chosen)
     tokenizers = source.tokenizers()
     chosen_prompts = prompts(tokenizers.language, template)
+    spoken = [tokenizers.language.encode(text).ids for text in PROMPTS]
 
     with writer, PeakMemory() as memory, torch.no_grad():
         writer.require(_expected_bytes(source, chosen, wanted))
@@ -109,7 +111,7 @@ def export(
                 start, began = perf_counter(), start
                 finished(Progress(name, index, len(chosen), artifact, start - began, memory.take()))
 
-            exported[name] = export_component(writer, source, name, wanted, done)
+            exported[name] = export_component(writer, source, name, wanted, done, prompts=spoken)
         manifest = Manifest(
             format=FORMAT,
             version=VERSION,

@@ -54,7 +54,11 @@ def _describe(manifest: Manifest) -> list[str]:
             head, flow = " " * len(head), ""
             kept += [f"{label:<15}{artifact.precision:<6}{text}" for text in _kept(artifact)]
     if kept:
-        lines += ["", "in lower precisions, what stays float32, and in int4 what is int8:", *kept]
+        lines += [
+            "",
+            "in lower precisions, what stays float32, in int4 what is int8, and how often it says the same:",
+            *kept,
+        ]
     return lines
 
 
@@ -101,6 +105,11 @@ def _figures(artifact: Artifact) -> str:
 
 def _kept(artifact: Artifact) -> list[str]:
     parts = [f"{name}: {', '.join(words)}" for name in ("float32", "int8") if (words := getattr(artifact, name))]
+    if (alike := artifact.agreement) and artifact.precision != "fp32":
+        parts.append(
+            f"says the same next token as float32 after {alike.tokens:.0%} of {alike.prompts} prompts, "
+            f"divergence {alike.divergence:.2g} nats"
+        )
     return ["; ".join(parts)] if parts else []
 
 

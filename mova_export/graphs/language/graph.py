@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -54,6 +54,19 @@ class LanguageGraph:
     def expected(self, cases: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Expected]:
         """What torch makes of probes, with one layer in memory at a time."""
         return reference(self.config, self.weights, cases)
+
+    def prompts(self, ids: Sequence[Sequence[int]]) -> list[dict[str, Tensor]]:
+        """The inputs that read prompts, each with nothing before it."""
+        table, empty = self.weights.tensor(_EMBEDDINGS), _resized(self.probe, 1, 0)
+        return [
+            {
+                **empty,
+                "inputs_embeds": table[torch.tensor(tokens)][None].float(),
+                "attention_mask": torch.ones(1, len(tokens), dtype=torch.int64),
+                "position_ids": torch.arange(len(tokens))[None],
+            }
+            for tokens in ids
+        ]
 
     def model(self, opset: int) -> ir.Model:
         """The float32 graph. A weight is read when it is asked for, each time anew, and not kept.
