@@ -72,7 +72,7 @@ class Ours(Way):
         """Visual tokens [T, H] of both passes."""
         with self._runtime._request(IMAGE.read_bytes(), QUESTION) as request:
             request.expect(self.experts, answered=False)
-            return {"routing": request._without_experts.tokens, "visual": request.fuse(self.experts).tokens}
+            return {"routing": request.without_experts.tokens, "visual": request.fuse(self.experts).tokens}
 
     def everything(self) -> tuple[str, ...]:
         """Have every engine in memory, each having run; their names. What the first request did not use runs now."""

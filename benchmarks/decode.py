@@ -13,6 +13,7 @@ from transformers import DynamicCache
 
 from mova_export.bench.timing import Contender
 from mova_runtime.language.decoder import Decoder
+from mova_runtime.language.generation import Generation
 
 NEW_TOKENS = 64
 ROUTING_TOKENS = 16
@@ -32,7 +33,7 @@ def decode_cases(subject: Subject) -> Iterator[Case]:
     def ours() -> Iterator[int]:
         with subject.pool.lease("llm", subject.trace) as engine:
             decoder = Decoder(engine, model.embeddings, model.manifest.language)
-            yield from decoder.generate(prompt, visual, NEW_TOKENS, _NEVER)
+            yield from decoder.generate(prompt, [visual], Generation(NEW_TOKENS), _NEVER)
 
     def theirs() -> Iterator[int]:
         table = llama.get_input_embeddings()

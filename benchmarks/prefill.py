@@ -28,6 +28,7 @@ from mova_export.graphs.onnx import language_model, save
 from mova_runtime.bundle.manifest import File, Language
 from mova_runtime.engines.ort import open_engine
 from mova_runtime.language import decoder
+from mova_runtime.language.generation import Generation
 from mova_runtime.language.prompt import Prompt
 
 SIZES = ((64, 2), (512, 4), (1024, 8))
@@ -92,11 +93,10 @@ def _pair(hidden: int, layers: int) -> tuple[Callable[[int, int], list[int]], Ca
     )
     table = torch_llama.get_input_embeddings().weight.detach().numpy() * 20  # away from ties
     ids = tuple(np.random.RandomState(0).randint(0, VOCABULARY, PROMPT_TOKENS).tolist())
-    nothing = np.zeros((0, hidden), np.float32)
 
     def ours(count: int, chunk: int) -> list[int]:
         decoder.PREFILL_CHUNK = chunk
-        return list(decoder.Decoder(engine, table, language).generate(Prompt(ids, ()), nothing, count, NEVER))
+        return list(decoder.Decoder(engine, table, language).generate(Prompt((ids,)), [], Generation(count), NEVER))
 
     def theirs(count: int) -> list[int]:
         tokens: list[int] = []

@@ -23,6 +23,7 @@ from mova_runtime.bundle.manifest import LANGUAGE_MODEL
 from mova_runtime.engines.choice import choose_in_order
 from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.needs.watch import resident
+from mova_runtime.language.cache import cache_of
 from mova_runtime.trace import Trace
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -40,11 +41,10 @@ def live(folder: str, backend: str, component: str, cycles: int) -> None:
     for cycle in range(WARM + cycles):
         engine = loader.load(component, Trace()).engine
         if component == LANGUAGE_MODEL:
-            binding = engine.bind()
-            for name, array in inputs.items():
-                binding.set(name, array)
-            binding.run()
-            held = [engine, binding]
+            binding, x = engine.bind(), inputs["inputs_embeds"]
+            cache = cache_of(engine, binding, bundle.manifest.language, (), x.shape[1])
+            cache.read(x)
+            held = [engine, binding, cache]
         else:
             engine.keep(inputs)
             held = [engine]

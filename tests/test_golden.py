@@ -90,10 +90,19 @@ def test_forced_routings_are_none_one_three_and_seven() -> None:
 
 
 @pytest.mark.parametrize("case", ALL_CASES, ids=identify)
+def test_routing(case: Case, runtime: Callable[[int], mova.Runtime]) -> None:
+    routing = runtime(case.seed).route(case.image, case.question)
+    assert list(routing.tokens) == case.routing_tokens
+    assert (routing.text, routing.experts) == (case.routing_text, case.experts)
+
+
+@pytest.mark.parametrize("case", ALL_CASES, ids=identify)
 def test_tokens(case: Case, runtime: Callable[[int], mova.Runtime]) -> None:
     answer = runtime(case.seed).answer(case.image, case.question, max_new_tokens=case.max_new_tokens)
-    assert list(answer.routing.tokens) == case.routing_tokens
-    assert answer.routing.text == case.routing_text
+    heard = len(answer.routing.tokens)  # no more than decides it
+    assert list(answer.routing.tokens) == case.routing_tokens[:heard]
+    assert answer.routing.text == case.routing_text[: len(answer.routing.text)]
+    assert heard == len(case.routing_tokens) or answer.routing.text.count(",") == 3
     assert answer.routing.experts == case.experts
     assert list(answer.tokens) == case.answer_tokens
     assert answer.text == case.answer

@@ -15,3 +15,14 @@ def names(option: str, value: str) -> list[str]:
     if not found:
         raise MovaError(f"{option} {value!r} names nothing")
     return found
+
+
+def chosen_experts(option: str | None) -> list[str] | None:
+    """What `--experts` says: names, `none` for none, or nothing: then the model is asked.
+
+    Raises:
+        MovaError: it names nothing.
+    """
+    if option is None:
+        return None
+    return [] if option == "none" else names("--experts", option)

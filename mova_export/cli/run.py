@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mova_runtime as mova
-from mova_export.cli.options import names
+from mova_export.cli.options import chosen_experts, names
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,6 +22,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--experts", metavar="NAME,…", help="use these experts instead of asking the model; `none` for none"
     )
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default: 128)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="draw tokens (default: 0, always the most likely)"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest of this probability"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="draw the same again")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer; may be repeated")
     parser.add_argument(
         "--backend",
         default="auto",
@@ -60,7 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
     ) as runtime:
         answer = runtime.answer(
-            arguments.image, arguments.question, _experts(arguments.experts), max_new_tokens=arguments.max_new_tokens
+            arguments.image,
+            arguments.question,
+            chosen_experts(arguments.experts),
+            arguments.max_new_tokens,
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            seed=arguments.seed,
+            stop=arguments.stop,
         )
     if arguments.json:
         print(json.dumps(answer.to_dict()))
@@ -103,9 +118,3 @@ def write_trace(trace: dict[str, Any], path: Path) -> None:
         path.write_text(json.dumps(trace), encoding="utf-8")
     except OSError as error:
         raise mova.MovaError(f"{path}: can't be written ({error.strerror})") from None
-
-
-def _experts(option: str | None) -> list[str] | None:
-    if option is None:
-        return None
-    return [] if option == "none" else names("--experts", option)

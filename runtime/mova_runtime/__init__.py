@@ -25,9 +25,10 @@ from mova_runtime.errors import (
     ParityError,
     QuestionError,
 )
+from mova_runtime.given import LanguageModel, Router
 from mova_runtime.options import FEATURE_CACHE, LEASE_SECONDS, PINNED, Options
 from mova_runtime.runtime import Runtime
-from mova_runtime.types import Answer, Routing, Served, Stats, Totals, Visual
+from mova_runtime.types import Answer, How, Routing, Served, Stats, Totals, Visual
 
 __all__ = [
     "Answer",
@@ -35,14 +36,17 @@ __all__ = [
     "BundleError",
     "EngineKeyError",
     "ExpertError",
+    "How",
     "ImageError",
     "IntegrityError",
+    "LanguageModel",
     "ManifestVersionError",
     "MemoryBudgetError",
     "MovaError",
     "OutOfMemoryError",
     "ParityError",
     "QuestionError",
+    "Router",
     "Routing",
     "Runtime",
     "Served",
@@ -69,6 +73,9 @@ def open(  # `mova.open`, as one opens a file
     speculate: bool = False,
     experts_at_once: bool = False,
     keep_compiled: bool = False,
+    max_context: int | None = None,
+    language_model: LanguageModel | None = None,
+    router: Router | Sequence[str] | None = None,
 ) -> Runtime:
     """Open a bundle. Several threads may use the runtime at once.
 
@@ -93,13 +100,20 @@ def open(  # `mova.open`, as one opens a file
         experts_at_once: run a request's experts at the same time, as far as memory allows.
         keep_compiled: let OpenVINO keep what it compiled in the cache folder: loads are several times as fast, and take
             as much room on the disk as the engines.
+        max_context: tokens of a prompt and its answer together at most, where that is less than what the model was made
+            for: it bounds the memory of keys and values. None is the model's own bound.
+        language_model: speaks instead of the bundle's, given embeddings: see `LanguageModel`.
+        router: chooses experts instead of the language model: a function of the image (PIL, RGB) and the question
+            that returns names, or names that are taken for every question.
 
     Raises:
         BundleError: the folder is not a bundle, or its manifest is wrong.
         ManifestVersionError: the bundle is of a newer format.
         BackendError: a backend or precision is unknown, not installed, or can't run here.
         MemoryBudgetError: a budget or the cache's bound is not a size.
-        MovaError: `pinned` names what the bundle does not have, or `lease_timeout` is no time.
+        MovaError: `pinned` names what the bundle does not have, `lease_timeout` is no time, or `max_context` no
+            number of tokens.
+        ExpertError: `router` names an unknown expert.
     """
     options = Options(
         backend=backend,
@@ -115,5 +129,8 @@ def open(  # `mova.open`, as one opens a file
         speculate=speculate,
         experts_at_once=experts_at_once,
         keep_compiled=keep_compiled,
+        max_context=max_context,
+        language_model=language_model,
+        router=router,
     )
     return Runtime(path, options)

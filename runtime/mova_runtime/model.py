@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.arrays import load_array
+from mova_runtime.bundle.manifest import LANGUAGE_MODEL
 from mova_runtime.encoder import Encoder
 from mova_runtime.engines.pool import EnginePool, FeatureCache
 from mova_runtime.engines.prefetch import Plan, Prefetcher
 from mova_runtime.errors import BundleError
+from mova_runtime.given import LanguageModel, Router
 from mova_runtime.images import Preprocessor
+from mova_runtime.language.decoder import Decoder
+from mova_runtime.language.external import ExternalDecoder
+from mova_runtime.language.kept import KeptPrompts, Memo, Slot
 from mova_runtime.language.prompt import PromptBuilder
+from mova_runtime.language.speech import Speaker
 from mova_runtime.language.tokenizer import Tokenizer
 from mova_runtime.trace import Trace
 from mova_runtime.types import Served
@@ -35,6 +43,9 @@ class Model:
         *,
         speculates: bool = False,
         experts_at_once: bool = False,
+        max_context: int | None = None,
+        language_model: LanguageModel | None = None,
+        router: Router | None = None,
     ) -> None:
         """Read tokenizers.
 
@@ -46,8 +57,17 @@ class Model:
             served: see `Encoder`.
             speculates: experts are loaded that the router is only likely to choose.
             experts_at_once: the experts of a request run at the same time.
+            max_context: tokens of prompt and answer at most, where that is less than the model's own bound.
+            language_model: speaks instead of the bundle's.
+            router: chooses experts instead of the language model.
         """
         manifest, language = bundle.manifest, bundle.manifest.language
+        context = min(language.context, max_context or language.context)
+        self.language = replace(language, context=context, max_prompt=min(language.max_prompt, context))
+        self.language_model = language_model
+        self.router = router
+        self._kept = KeptPrompts(features)
+        self._served = served or {}
         self.manifest = manifest
         self.pool = pool
         self._speculates = speculates
@@ -72,6 +92,22 @@ class Model:
                 raise BundleError("the bundle was exported without the language model")
             self._embeddings = load_array(self._bundle.checked_path(file), mapped=True)
         return self._embeddings
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens that a prompt may have, images' included."""
+        return min(self.language.max_prompt, self.language.context - 1)
+
+    @contextlib.contextmanager
+    def speaker(self, trace: Trace, slot: Slot) -> Iterator[Speaker]:
+        """The language model, leased as long as this takes; `slot`: what it keeps of the prompt."""
+        if self.language_model is not None:
+            yield ExternalDecoder(self.language_model, self.embeddings, self.language)
+            return
+        with self.pool.lease(LANGUAGE_MODEL, trace) as engine:
+            served = self._served.get(LANGUAGE_MODEL)
+            memo = Memo(self._kept, served.by if served else "", slot)
+            yield Decoder(engine, self.embeddings, self.language, memo)
 
     def plan(self, trace: Trace) -> Plan:
         """A plan for a request's engines."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from threading import TIMEOUT_MAX
 
 from mova_runtime.errors import MovaError
+from mova_runtime.given import LanguageModel, Router
 
 PINNED = ("base", "text", "adapter")
 FEATURE_CACHE = "256MiB"
@@ -30,6 +31,9 @@ class Options:
     speculate: bool = False
     experts_at_once: bool = False
     keep_compiled: bool = False
+    max_context: int | None = None
+    language_model: LanguageModel | None = None
+    router: Router | Sequence[str] | None = None
 
 
 def check(options: Options, components: Collection[str]) -> None:
@@ -46,3 +50,10 @@ def check(options: Options, components: Collection[str]) -> None:
         raise MovaError(f"pinned is a sequence of components such as ('base', 'sam'), not {options.pinned!r}")
     if unknown := [name for name in options.pinned if name not in (*components, *PINNED)]:
         raise MovaError(f"pinned: no component {unknown[0]!r} in the bundle; it has {', '.join(components)}")
+    context = options.max_context
+    if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 2):
+        raise MovaError(f"max_context is a number of tokens from 2 up, or None, not {context!r}")
+    if options.language_model is not None and not callable(getattr(options.language_model, "generate", None)):
+        raise MovaError(
+            f"language_model has to have generate(): see mova_runtime.LanguageModel, not {options.language_model!r}"
+        )

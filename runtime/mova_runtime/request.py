@@ -10,23 +10,23 @@ the pass without experts is the answer's too.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 
 import numpy as np
 
-from mova_runtime.encoder import HIT, MISS, Pair
-from mova_runtime.engines.protocol import Array
+from mova_runtime.conversation import Conversation
+from mova_runtime.encoder import HIT, MISS
 from mova_runtime.errors import QuestionError
-from mova_runtime.features import ExpertFeature
+from mova_runtime.fusion import Fusion
 from mova_runtime.images import Inputs
-from mova_runtime.language.decoder import Decoder, Finish
+from mova_runtime.language.generation import Generation
+from mova_runtime.language.kept import Slot
 from mova_runtime.language.prompt import Prompt
-from mova_runtime.language.stream import TextStream
+from mova_runtime.language.speech import Said, never, speech
 from mova_runtime.model import Model
-from mova_runtime.routing.parse import parse
+from mova_runtime.routing.listener import Listener
+from mova_runtime.routing.parse import check, parse
 from mova_runtime.trace import Trace
 from mova_runtime.types import Routing, Visual
 
@@ -37,36 +37,42 @@ CHOSEN = "chosen"
 NO_EXPERTS = Routing((), "", ())
 
 
-def _ignore(tokens: Sequence[int]) -> None:
-    """Nobody waits for single tokens."""
-
-
-@dataclass
-class Generated:
-    """What the language model said, growing while it speaks."""
-
-    tokens: list[int]
-    text: str = ""
-    finish: Finish = "length"
-
-
 class Request:
     """Steps of one request, and what they have found so far.
 
     A context manager: at its end, whichever it is, nothing of what was announced is wanted any more.
     """
 
-    def __init__(self, model: Model, inputs: Inputs, question: str, trace: Trace) -> None:
-        """`question` has passed `PromptBuilder.check`."""
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        question: str,
+        trace: Trace,
+        wanted: Generation | None = None,
+        conversation: Conversation | None = None,
+    ) -> None:
+        """Run nothing yet.
+
+        Args:
+            model: what requests share.
+            inputs: the image.
+            question: has passed `PromptBuilder.check`.
+            trace: of this request.
+            wanted: how the answer is to be, where there will be one.
+            conversation: that the question belongs to; None for a question by itself.
+        """
         self.trace = trace
         self.routing = NO_EXPERTS
-        self.said = Generated([])
-        self.prompt_tokens = 0
+        self.said = Said([])
+        self.prompt_tokens = self.reused_tokens = 0
+        self._wanted = wanted or Generation()
+        self._conversation = conversation
         self._model = model
         self._inputs = inputs
         self._question = question
         self._plan = model.plan(trace)
-        self._heard: set[str] = set()
+        self._fusion = Fusion(model, inputs, question, self._plan, trace)
 
     def __enter__(self) -> Request:
         return self
@@ -92,69 +98,62 @@ class Request:
         if routed:
             self._fit(self._routing_prompt, vision.routing_tokens)
 
-    def speak(self, experts: Sequence[str] | None, max_new_tokens: int) -> Generator[str, None, None]:
+    def speak(self, experts: Sequence[str] | None) -> Generator[str, None, None]:
         """All of it: pieces of the answer's text; at the end `routing` and `said` hold the rest.
 
-        `experts`: those to use; None asks the router.
+        `experts`: those to use; None asks the router. A request that is cancelled says no more, whatever it has said.
         """
         with self:
             self.expect(experts, answered=True)
-            self.routing = self.route() if experts is None else Routing(tuple(experts), "", ())
-            visual = self.fuse(self.routing.experts)
-            prompt = self._answer_prompt
-            self.prompt_tokens = prompt.text_tokens + len(visual.tokens)
-            yield from self._generate(prompt, visual.tokens, max_new_tokens, self.said, "answer")
+            self.routing = self._chosen(experts)
+            if self._cancelled():
+                return
+            visual = self._seen_before(self.routing.experts) or self.fuse(self.routing.experts)
+            if self._cancelled():
+                return
+            prompt, images, slot = self._prompt(visual)
+            self.prompt_tokens = prompt.text_tokens + sum(map(len, images))
+            yield from self._generate(prompt, images, self._wanted, self.said, "answer", slot)
+            if self._conversation is not None and self.said.finish != "cancelled":
+                experts = self.routing.experts
+                self._conversation.add(self._question, self.said.tokens, self._inputs.digest, experts, visual)
 
     def expect(self, experts: Sequence[str] | None, *, answered: bool) -> None:
         """Announce what the request needs as far as it is known: without `experts`, the router will say the rest."""
         features = ("base", *(("text", *experts) if experts else ()))
-        rest = ("adapter", *(("llm",) if answered or experts is None else ()))
-        self._plan.add(*(name for name in features if not self._is_kept(name)), *rest)
+        asked = answered or (experts is None and self._model.router is None)
+        rest = ("adapter", *(("llm",) if asked and self._model.language_model is None else ()))
+        self._plan.add(*(name for name in features if not self._fusion.is_kept(name)), *rest)
 
     def route(self, *, ahead: bool = True) -> Routing:
-        """Ask the language model which experts suit the question.
+        """Ask which experts suit the question; none runs.
 
-        None runs; `ahead`: but what it names begins to load.
+        `ahead`: what is named begins to load, and the router is heard no longer than it can change its choice.
         """
-        visual = self._model.encoder.pool_for_routing(self._without_experts.tokens)
-        limit, said = self._model.manifest.prompts.routing_max_new_tokens, Generated([])
+        if self._model.router is not None:
+            names = self._model.router(self._inputs.image, self._question)
+            return Routing(check(names, self._model.manifest.vision.experts), "", ())
+        visual = self._model.encoder.pool_for_routing(self.without_experts.tokens)
+        prompts, said = self._model.manifest.prompts, Said([])
         if ahead:
-            self._plan.guess(name for name in self._model.likely if not self._is_kept(name))
-        listen = self._listen if ahead else _ignore
-        for _ in self._generate(self._routing_prompt, visual, limit, said, "route", listen):
+            self._plan.guess(name for name in self._model.likely if not self._fusion.is_kept(name))
+        wanted = Generation(prompts.routing_max_new_tokens, cancel=self._wanted.cancel)
+        slot = Slot(("route", self._inputs.digest), self._routing_prompt.text_tokens + len(visual))
+        enough = Listener(self._model.tokenizer, self._model.manifest.vision.experts, self._named) if ahead else never
+        for _ in self._generate(self._routing_prompt, [visual], wanted, said, "route", slot, enough):
             pass
         experts = parse(said.text, self._model.manifest.vision.experts)
         self._model.remember_choice(experts)
         return Routing(experts, said.text, tuple(said.tokens))
 
+    @property
+    def without_experts(self) -> Visual:
+        """The fused image before anybody is asked: what the router sees."""
+        return self._fusion.without_experts
+
     def fuse(self, experts: Sequence[str]) -> Visual:
         """Run the selected experts and the adapter."""
-        if not experts:
-            visual = self._without_experts
-            self._plan.done(("base", "adapter"))
-            return visual
-        encoder, base = self._model.encoder, self._base
-        self._plan.due("text")
-        text = encoder.text([self._question], self.trace)
-        self._plan.done(("text",))
-        pairs = [Pair(0, name, feature) for name, feature in zip(experts, self._run(experts), strict=True)]
-        tokens, gates = encoder.fuse([base], text, pairs, self.trace)
-        self._plan.done(("base", "adapter"))
-        return Visual(tokens[0], gates[:, 0])
-
-    def _run(self, experts: Sequence[str]) -> list[ExpertFeature]:
-        """What each expert makes of the image: one after another, or at the same time as far as memory allows."""
-
-        def one(name: str) -> ExpertFeature:
-            self._plan.due(name)
-            feature = self._model.encoder.expert(name, [self._inputs], self.trace)[0]
-            self._plan.done((name,))
-            return feature
-
-        if len(experts) == 1 or not self._model.experts_at_once:
-            return [one(name) for name in experts]
-        with ThreadPoolExecutor(len(experts), thread_name_prefix="mova-expert") as workers:
-            return list(workers.map(one, experts))
+        return self._fusion.fuse(experts)
 
     @cached_property
     def _answer_prompt(self) -> Prompt:
@@ -164,64 +163,64 @@ class Request:
     def _routing_prompt(self) -> Prompt:
         return self._model.prompts.routing(self._question)
 
-    @cached_property
-    def _base(self) -> Array:
-        self._plan.due("base")
-        return self._model.encoder.base([self._inputs], self.trace)[0]
+    def _named(self, name: str) -> None:
+        """The router has named an expert."""
+        self.trace.mark(CHOSEN, component=name)
+        self._plan.add(*(one for one in (name, "text") if not self._fusion.is_kept(one)))
 
-    @cached_property
-    def _without_experts(self) -> Visual:
-        """The fused image before anybody is asked: the router sees it, and the answer if nobody is chosen."""
-        encoder, base = self._model.encoder, self._base
-        self._plan.due("adapter")
-        tokens, gates = encoder.fuse([base], [encoder.no_text], (), self.trace, "adapter (no experts)")
-        return Visual(tokens[0], gates[:, 0])
+    def _chosen(self, experts: Sequence[str] | None) -> Routing:
+        return self.route() if experts is None else Routing(tuple(experts), "", ())
 
-    def _listen(self, tokens: Sequence[int]) -> None:
-        """The router has said one token more: experts that it names now, no later token takes back."""
-        tokenizer = self._model.tokenizer
-        if tokenizer.is_byte(tokens[-1]):  # what a run of bytes spells is not sure before its end
-            return
-        experts = parse(tokenizer.decode(tokens), self._model.manifest.vision.experts)
-        for name in experts:
-            if name not in self._heard:
-                self._heard.add(name)
-                self.trace.mark(CHOSEN, component=name)
-                self._plan.add(*(one for one in (name, "text") if not self._is_kept(one)))
+    def _cancelled(self) -> bool:
+        if self._wanted.cancelled:
+            self.said.finish = "cancelled"
+        return self._wanted.cancelled
 
-    def _is_kept(self, component: str) -> bool:
-        """Whether a feature that this request needs is in the cache, so that its engine is not needed."""
-        content = self._question if component == "text" else self._inputs.digest
-        return self._model.encoder.is_kept(component, content)
+    def _seen_before(self, experts: Sequence[str]) -> Visual | None:
+        """The image as the conversation has it, if these experts were chosen then, too."""
+        if self._conversation is None:
+            return None
+        found = self._conversation.fused(self._inputs.digest, experts)
+        if found:
+            self._plan.done(("base", "text", "adapter", *experts))
+        return found
+
+    def _prompt(self, visual: Visual) -> tuple[Prompt, list[np.ndarray], Slot]:
+        """The answer's prompt, its images, and what is kept of it."""
+        model = self._model
+        if self._conversation is None:
+            prompt = self._answer_prompt
+            return prompt, [visual.tokens], Slot("text before the image", len(prompt.before))
+        digest, longest = self._inputs.digest, model.longest_prompt
+        prompt, images, dropped = self._conversation.prompt(
+            model.prompts, self._question, digest, visual, model.stop, longest
+        )
+        if dropped:
+            self.trace.mark("turns dropped", turns=dropped)
+            self._conversation.drop(dropped)
+        return prompt, images, Slot(("conversation", id(self._conversation)), None)
 
     def _generate(
         self,
         prompt: Prompt,
-        visual: np.ndarray,
-        limit: int,
-        said: Generated,
+        images: Sequence[np.ndarray],
+        wanted: Generation,
+        said: Said,
         stage: str,
-        listen: Callable[[Sequence[int]], None] = _ignore,
+        slot: Slot,
+        enough: Callable[[Sequence[int]], bool] = never,
     ) -> Iterator[str]:
         model = self._model
-        self._fit(prompt, len(visual))
-        stream = TextStream(model.tokenizer)
-        self._plan.due("llm")
-        with model.pool.lease("llm", self.trace) as engine:
-            decoder = Decoder(engine, model.embeddings, model.manifest.language)
-            with self.trace.stage(stage):
-                for token in decoder.generate(prompt, visual, limit, model.stop):
-                    said.tokens.append(token)
-                    listen(said.tokens)
-                    if piece := stream.add(token):
-                        yield piece
-        said.text, said.finish = stream.text, decoder.finish
-        if piece := stream.end():
-            yield piece
+        self._fit(prompt, sum(map(len, images)))
+        if model.language_model is None:
+            self._plan.due("llm")
+        with model.speaker(self.trace, slot) as speaker, self.trace.stage(stage) as facts:
+            tokens = speaker.generate(prompt, images, wanted, model.stop)
+            yield from speech(tokens, speaker, model.tokenizer, wanted.stop, said, enough)
+            facts["reused_tokens"] = self.reused_tokens = speaker.reused
 
     def _fit(self, prompt: Prompt, visual_tokens: int) -> None:
-        language = self._model.manifest.language
-        longest = min(language.max_prompt, language.context - 1)
+        longest = self._model.longest_prompt
         if (total := prompt.text_tokens + visual_tokens) > longest:
             raise QuestionError(
                 f"the question is too long: its prompt takes {total} tokens, the model reads at most {longest}; "

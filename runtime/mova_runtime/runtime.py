@@ -6,7 +6,6 @@ engines loaded, when a first request needs them.
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -20,16 +19,21 @@ from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.pool import EnginePool, FeatureCache
 from mova_runtime.engines.pool.activity import PROCESS
 from mova_runtime.engines.prefetch import THREAD, Prefetcher
-from mova_runtime.errors import MovaError, QuestionError
+from mova_runtime.errors import MovaError
+from mova_runtime.given import Router
 from mova_runtime.options import Options, check
 from mova_runtime.routing import parse
 from mova_runtime.trace import Recorder, Trace, loading
-from mova_runtime.types import Answer, Routing, Stats, Totals, Visual
+from mova_runtime.types import Answer, How, Routing, Stats, Totals, Visual
 
 if TYPE_CHECKING:
     import numpy as np
+    from typing_extensions import Unpack
 
+    from mova_runtime.chat import Chat
+    from mova_runtime.conversation import Conversation
     from mova_runtime.images import ImageSource
+    from mova_runtime.language.generation import Generation
     from mova_runtime.model import Model
     from mova_runtime.request import Request
 
@@ -60,6 +64,7 @@ class Runtime:
         self._features = FeatureCache(self._pool, cache_bound(options.feature_cache, bounds))
         self._prefetcher = Prefetcher(self._pool, active=options.prefetch)
         self._options = options
+        self._router = self._router_of(options.router)
         self._recorder = Recorder()
         self._lock = threading.Lock()
         self._shared: Model | None = None
@@ -81,7 +86,12 @@ class Runtime:
         return self._pool.loaded
 
     def answer(
-        self, image: ImageSource, question: str, experts: Sequence[str] | None = None, max_new_tokens: int = 128
+        self,
+        image: ImageSource,
+        question: str,
+        experts: Sequence[str] | None = None,
+        max_new_tokens: int = 128,
+        **how: Unpack[How],
     ) -> Answer:
         """Answer a question about an image.
 
@@ -90,29 +100,48 @@ class Runtime:
             question: text.
             experts: names of the experts to use; None lets the language model choose, () uses none.
             max_new_tokens: the answer's length at most, in tokens.
+            how: temperature, top_p, seed, stop, cancel: see `How`.
 
         Raises:
             ImageError: the image can't be read.
-            QuestionError: the question is empty or too long, or max_new_tokens is not positive.
+            QuestionError: the question is empty or too long, max_new_tokens is not positive, or `how` makes no sense.
             ExpertError: an expert is unknown.
             BundleError, BackendError, MemoryBudgetError: an engine can't be loaded or failed.
         """
-        request, chosen, limit = self._prepare(image, question, experts, max_new_tokens)
-        for _ in request.speak(chosen, limit):
+        request, chosen = self.request(image, question, experts, max_new_tokens, how)
+        for _ in request.speak(chosen):
             pass
-        said = request.said
-        return Answer(said.text, tuple(said.tokens), request.routing, self._stats(request))
+        return self.answer_of(request)
 
     def stream(
-        self, image: ImageSource, question: str, experts: Sequence[str] | None = None, max_new_tokens: int = 128
+        self,
+        image: ImageSource,
+        question: str,
+        experts: Sequence[str] | None = None,
+        max_new_tokens: int = 128,
+        **how: Unpack[How],
     ) -> Generator[str, None, None]:
         """Like `answer`, as pieces of text that never split a character; joined they are the answer's text.
 
         Mistakes are raised here; engines load and run as the pieces are asked for. Between two pieces the language
         model stays leased: read to the end, or close what this returns.
         """
-        request, chosen, limit = self._prepare(image, question, experts, max_new_tokens)
-        return request.speak(chosen, limit)
+        request, chosen = self.request(image, question, experts, max_new_tokens, how)
+        return request.speak(chosen)
+
+    def chat(self, image: ImageSource | None = None, experts: Sequence[str] | None = None) -> Chat:
+        """Begin a conversation: several questions on an image, or on several. See `Chat`.
+
+        Args:
+            image: that the first question is about; None where that question brings it.
+            experts: those to use for every question; None lets the language model choose for each.
+
+        Raises:
+            ExpertError: an expert is unknown.
+        """
+        from mova_runtime.chat import Chat  # noqa: PLC0415  # imports numpy
+
+        return Chat(self, image, self._check_experts(experts))
 
     def route(self, image: ImageSource, question: str) -> Routing:
         """Ask which experts suit the question; no expert is loaded. Raises like `answer`."""
@@ -214,20 +243,28 @@ class Runtime:
     ) -> None:
         self.close()
 
-    def _prepare(
-        self, image: ImageSource, question: str, experts: Sequence[str] | None, max_new_tokens: int
-    ) -> tuple[Request, tuple[str, ...] | None, int]:
-        """Everything that can be found wrong before an engine is loaded."""
-        try:
-            limit = 0 if isinstance(max_new_tokens, bool) else operator.index(max_new_tokens)
-        except TypeError:
-            limit = 0
-        if limit < 1:
-            raise QuestionError(f"max_new_tokens must be a positive whole number, not {max_new_tokens!r}")
+    def request(
+        self,
+        image: ImageSource,
+        question: str,
+        experts: Sequence[str] | None,
+        max_new_tokens: int,
+        how: How,
+        conversation: Conversation | None = None,
+    ) -> tuple[Request, tuple[str, ...] | None]:
+        """What `answer` and the like begin with: everything that can be found wrong before an engine is loaded."""
+        from mova_runtime.language.generation import generation  # noqa: PLC0415  # imports numpy
+
+        wanted = generation(max_new_tokens, **how)
         chosen = self._check_experts(experts)
-        request = self._request(image, question)
-        request.check_length(routed=chosen is None)
-        return request, chosen, limit
+        request = self._request(image, question, wanted, conversation)
+        request.check_length(routed=chosen is None and self._options.router is None)
+        return request, chosen
+
+    def answer_of(self, request: Request) -> Answer:
+        """The answer of a request that has spoken."""
+        said = request.said
+        return Answer(said.text, tuple(said.tokens), request.routing, self._stats(request))
 
     def _stats(self, request: Request) -> Stats:
         stages = request.trace.stages()
@@ -241,15 +278,30 @@ class Runtime:
             cache=request.cache,
             loading=loading(stages, THREAD),
             prompt_tokens=request.prompt_tokens,
+            reused_tokens=request.reused_tokens,
             finish=request.said.finish,
         )
 
-    def _request(self, image: ImageSource, question: str) -> Request:
+    def _request(
+        self,
+        image: ImageSource,
+        question: str,
+        wanted: Generation | None = None,
+        conversation: Conversation | None = None,
+    ) -> Request:
         from mova_runtime.request import Request  # noqa: PLC0415  # imports numpy
 
         model = self._model
         question = model.prompts.check(question)
-        return Request(model, model.preprocessor.decode(image), question, Trace(self._recorder))
+        inputs = model.preprocessor.decode(image)
+        return Request(model, inputs, question, Trace(self._recorder), wanted, conversation)
+
+    def _router_of(self, given: Router | Sequence[str] | None) -> Router | None:
+        """A router from outside: a function, or experts that are the same for every question."""
+        if given is None or callable(given):
+            return given
+        fixed = parse.check(given, self.manifest.vision.experts)
+        return lambda image, question: fixed
 
     def _check_experts(self, experts: Sequence[str] | None) -> tuple[str, ...] | None:
         return None if experts is None else parse.check(experts, self.manifest.vision.experts)
@@ -270,5 +322,8 @@ class Runtime:
                     self._loader.served,
                     speculates=self._options.speculate,
                     experts_at_once=self._options.experts_at_once,
+                    max_context=self._options.max_context,
+                    language_model=self._options.language_model,
+                    router=self._router,
                 )
         return self._shared

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
 
     from mova_runtime.engines.pool import PoolTotals
+    from mova_runtime.given import Cancel
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,24 @@ class Routing:
     experts: tuple[str, ...]
     text: str
     tokens: tuple[int, ...]
+
+
+class How(TypedDict, total=False):
+    """How an answer is to be, beside its length; everything may be left out.
+
+    temperature: 0, the default, takes the most likely token, always; else tokens are drawn by their probability, the
+    likely ones more often the lower it is.
+    top_p: tokens are drawn from the likeliest that together have this probability, 1 by default: from all.
+    seed: the same one draws the same tokens; None, the default, draws anew.
+    stop: a text, or several, that end the answer, and are not part of it.
+    cancel: a `threading.Event` or the like; when it is set, the answer ends where it is.
+    """
+
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: str | Sequence[str]
+    cancel: Cancel | None
 
 
 @dataclass(frozen=True)
@@ -52,8 +72,9 @@ class Stats:
     and why those listed before it did not; stages: one entry a stage, with `name`, `ms`, `start_ms` from the request's
     start, and `thread`; engines_loaded: names of the engines in memory afterwards; cache: features this request
     computed (`misses`) and found in the cache (`hits`); loading: milliseconds that loading engines took (`ms`), those
-    that the request waited for it (`exposed_ms`) and those it did not (`hidden_ms`); finish: "stop" (the model ended),
-    "length" (max_new_tokens) or "context" (no room left).
+    that the request waited for it (`exposed_ms`) and those it did not (`hidden_ms`); prompt_tokens: of the answer's
+    prompt, and of these reused_tokens, which an earlier prompt had in common with it and were not read again; finish:
+    "stop" (the model ended, or a stop sequence came), "length" (max_new_tokens), "context" (no room left), "cancelled".
     """
 
     backend: str
@@ -65,6 +86,7 @@ class Stats:
     cache: dict[str, int]
     loading: dict[str, float]
     prompt_tokens: int
+    reused_tokens: int
     finish: str
 
 
@@ -100,6 +122,7 @@ class Answer:
                 "cache": self.stats.cache,
                 "loading": self.stats.loading,
                 "prompt_tokens": self.stats.prompt_tokens,
+                "reused_tokens": self.stats.reused_tokens,
                 "finish": self.stats.finish,
             },
         }

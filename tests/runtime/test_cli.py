@@ -267,3 +267,21 @@ def test_as_a_process_of_its_own(asked):
     inspect = [sys.executable, "-m", "mova_export", "inspect", str(asked[1])]
     done = subprocess.run(inspect, capture_output=True, env=ascii_only)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_run_draws_as_the_seed_says(mova_command, asked):
+    drawn = [
+        json.loads(mova_command(*asked, "--temperature", 3, "--top-p", 0.9, "--seed", seed, "--json").output)["tokens"]
+        for seed in (1, 1)
+    ]
+    assert drawn[0] == drawn[1]
+    done = mova_command(*asked, "--temperature", -1)
+    assert (done.status, done.error.count("\n")) == (2, 1)
+    assert "temperature" in done.error
+
+
+def test_run_ends_at_a_stop_sequence(mova_command, asked):
+    whole = json.loads(mova_command(*asked, "--json").output)["answer"]
+    cut = json.loads(mova_command(*asked, "--stop", "never said", "--stop", whole[1], "--json").output)
+    assert cut["answer"] == whole[: whole.index(whole[1])].rstrip()
+    assert cut["stats"]["finish"] == "stop"

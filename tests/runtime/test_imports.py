@@ -25,6 +25,9 @@ HEAVY = (
 
 BACKENDS = ("onnxruntime", "openvino", "cuda", "nvmath")  # TensorRT is imported by a name that depends on its flavour
 
+FOR_TYPES = ("typing_extensions",)
+"""Imported under TYPE_CHECKING only."""
+
 BLOCK = f"""
 import sys
 
@@ -113,13 +116,19 @@ def imported(file):
 
 @pytest.mark.parametrize("file", sorted(RUNTIME.rglob("*.py")), ids=lambda file: str(file.relative_to(RUNTIME)))
 def test_a_file_of_the_runtime_imports_what_it_may(file):
-    allowed = {"mova_runtime", "numpy", "PIL", "tokenizers", *BACKENDS, *sys.stdlib_module_names}
+    allowed = {"mova_runtime", "numpy", "PIL", "tokenizers", *BACKENDS, *FOR_TYPES, *sys.stdlib_module_names}
     assert set(imported(file)) <= allowed
 
 
 @pytest.mark.parametrize("file", sorted(KERNELS.rglob("*.py")), ids=lambda file: str(file.relative_to(KERNELS)))
 def test_a_file_of_the_kernels_imports_neither_neighbour(file):
     assert not {"mova_export", "mova_runtime"} & set(imported(file))
+
+
+@pytest.mark.parametrize("module", FOR_TYPES)
+def test_what_is_for_types_is_not_needed(module):
+    code = f"import sys\nsys.modules[{module!r}] = None\nimport mova_runtime, mova_runtime.chat, mova_runtime.request"
+    python(code)
 
 
 def test_both_packages_are_there():

@@ -73,7 +73,7 @@ class TestFurtherQuestions:
                 assert alone.stats.cache["hits"] == 0
             assert forgetful.stats().cache["bytes"] == 0
             totals = runtime.stats()
-            assert totals.cache["hits"] == 3 + 4
+            assert totals.cache["hits"] == 3 + 4 + 2, "features, and the text before the image"
             assert totals.cache["bytes"] > 0
 
     def test_towers_whose_features_are_kept_are_not_announced(

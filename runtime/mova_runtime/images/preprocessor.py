@@ -22,7 +22,8 @@ class Inputs:
     """The inputs of one decoded image by name; what was made once is kept."""
 
     def __init__(self, image: Image.Image, preprocessing: Preprocessing) -> None:
-        self._image = image
+        self.image = image
+        """As it was decoded: RGB, upright."""
         self._preprocessing = preprocessing
         self._made: dict[ImageInput, NDArray[np.float32]] = {}
         self._making = threading.Lock()
@@ -30,8 +31,8 @@ class Inputs:
     @cached_property
     def digest(self) -> str:
         """A hash of the image's pixels: the same picture from another file, or as an array, has the same."""
-        hashed = hashlib.blake2b(str(self._image.size).encode(), digest_size=16)
-        hashed.update(np.asarray(self._image).data)
+        hashed = hashlib.blake2b(str(self.image.size).encode(), digest_size=16)
+        hashed.update(np.asarray(self.image).data)
         return hashed.hexdigest()
 
     def __getitem__(self, name: ImageInput) -> NDArray[np.float32]:
@@ -51,9 +52,9 @@ class Inputs:
         recipe = self._preprocessing
         colour = recipe.pad_colour[name]
         if name == "flattened":
-            return flattened(self._image, recipe.flattened, recipe.aspect, colour)
+            return flattened(self.image, recipe.flattened, recipe.aspect, colour)
         spec = {"clip": recipe.clip, "dinov2": recipe.dinov2, "high": recipe.high}[name]
-        return pixels(self._image, spec, recipe.aspect, colour)
+        return pixels(self.image, spec, recipe.aspect, colour)
 
 
 class Preprocessor:

@@ -1,8 +1,11 @@
-"""A question as the token ids before and after the image."""
+"""Questions as the token ids around images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 from mova_runtime.bundle.manifest import Prompts
 from mova_runtime.errors import QuestionError
@@ -11,15 +14,36 @@ from mova_runtime.language.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids before and after the visual tokens."""
+    """Token ids, in pieces: between each two of them the visual tokens of an image."""
 
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    pieces: tuple[tuple[int, ...], ...]
+
+    @property
+    def before(self) -> tuple[int, ...]:
+        """What is before the first image."""
+        return self.pieces[0]
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """What is behind the last one."""
+        return self.pieces[-1]
 
     @property
     def text_tokens(self) -> int:
         """Tokens besides the visual ones."""
-        return len(self.before) + len(self.after)
+        return sum(map(len, self.pieces))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question of a conversation, which begins with an image or does not, and the answer's tokens.
+
+    The answer is empty where it is being asked for.
+    """
+
+    question: str
+    with_image: bool
+    answer: tuple[int, ...] = ()
 
 
 class PromptBuilder:
@@ -62,14 +86,53 @@ class PromptBuilder:
         """The prompt that asks the question."""
         return self._build("", question)
 
+    def conversation(self, turns: Sequence[Turn], stop: int) -> Prompt:
+        """The prompt that asks the last turn's question after the others; the first turn has an image.
+
+        A conversation of one turn is `answer`'s prompt. `stop` follows each answer, where it does not end with it.
+        """
+        pieces = list(self.answer(turns[0].question).pieces)
+        for before, turn in pairwise(turns):
+            said = before.answer if before.answer[-1:] == (stop,) else (*before.answer, stop)
+            first, *second = self._turn(turn)
+            pieces[-1] = (*pieces[-1], *said, *first)
+            pieces += second
+        return Prompt(tuple(pieces))
+
+    def _turn(self, turn: Turn) -> list[tuple[int, ...]]:
+        """A turn behind others: one piece, or those around its image."""
+        user_head, user_tail = self._user
+        rest = self._tokenizer.as_plain_text(turn.question) + user_tail + self._prompts.assistant
+        if turn.with_image:
+            return [self._behind_text(user_head), self._behind_image(rest)]
+        return [self._behind_text(user_head + rest)]
+
     def _build(self, instruction: str, question: str) -> Prompt:
-        prompts = self._prompts
-        user_head, _, user_tail = prompts.user.partition("{message}")
+        user_head, user_tail = self._user
         question = self._tokenizer.as_plain_text(question)
-        before = self._tokenizer.encode(prompts.system + user_head)
-        after = self._tokenizer.encode("\n" + instruction + question + user_tail + prompts.assistant)
-        # Where the first piece starts with BOS, whoever put it there, every piece loses its first id and one BOS is put
-        # in front: with a tokenizer that begins each piece with BOS, this leaves one. Checkpoints were trained so.
-        if self._bos is not None and before[:1] == [self._bos]:
-            return Prompt((self._bos, *before[1:]), tuple(after[1:]))
-        return Prompt(tuple(before), tuple(after))
+        before = self._tokenizer.encode(self._prompts.system + user_head)
+        after = self._behind_image(instruction + question + user_tail + self._prompts.assistant)
+        return Prompt((tuple(before), after))
+
+    def _behind_image(self, text: str) -> tuple[int, ...]:
+        """Where the prompt starts with BOS, whoever put it there, every piece loses its first id and one BOS is put in
+        front: with a tokenizer that begins each piece with BOS, this leaves one. Checkpoints were trained so.
+        """
+        ids = self._tokenizer.encode("\n" + text)
+        return tuple(ids[1:] if self._begins_with_bos else ids)
+
+    def _behind_text(self, text: str) -> tuple[int, ...]:
+        """Text of a later turn, where training has no break: it loses a BOS, and nothing else."""
+        ids = self._tokenizer.encode(text)
+        return tuple(ids[1:] if ids[:1] == [self._bos] else ids)
+
+    @cached_property
+    def _begins_with_bos(self) -> bool:
+        first = self._tokenizer.encode(self._prompts.system + self._user[0])[:1]
+        return self._bos is not None and first == [self._bos]
+
+    @property
+    def _user(self) -> tuple[str, str]:
+        """What stands before and after a user's message."""
+        head, _, tail = self._prompts.user.partition("{message}")
+        return head, tail

@@ -20,6 +20,14 @@ def parse(text: str, experts: Sequence[Expert]) -> tuple[str, ...]:
     return tuple(expert.name for expert in experts if expert.letter in pieces)
 
 
+def is_settled(text: str, experts: Sequence[Expert]) -> bool:
+    """Whether nothing that follows `text` can change what `parse` makes of it.
+
+    Its three pieces are complete, or every expert is named.
+    """
+    return text.count(",") >= _PIECES or len(parse(text, experts)) == len(experts)
+
+
 def check(names: Sequence[str], experts: Sequence[Expert]) -> tuple[str, ...]:
     """A caller's choice in the experts' order.
 
