@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,11 @@ SECTION = 1 << 28
 
 _POSITIONS = ("attention_mask", "position_ids")
 """What an engine whose cache is shared tells the lengths of a probe from, in every section."""
+
+
+def _is_no_cache(output: str) -> bool:
+    """Many prompts' keys and values of every layer would be in memory together."""
+    return not output.startswith("present.")
 
 
 @dataclass(frozen=True)
@@ -54,21 +59,28 @@ class Reference:
         """How alike a graph goes on after the prompts; None where there are none. Arguments as of `judge`."""
         if not self.prompts:
             return None
-        found = self._run(model, folder, precision, self.prompts, "growing")
+        found = self._run(model, folder, precision, self.prompts, "growing", _is_no_cache)
         logits = [values["logits"] for values in found]
         return agreement([prompt.outputs["logits"] for prompt in self.prompts], logits)
 
     def _run(
-        self, model: ir.Model, folder: Path, precision: Precision, cases: Sequence[Case], cache: Cache
+        self,
+        model: ir.Model,
+        folder: Path,
+        precision: Precision,
+        cases: Sequence[Case],
+        cache: Cache,
+        wanted: Callable[[str], bool] = lambda output: True,
     ) -> list[dict[str, np.ndarray]]:
-        """Inputs and outputs of every case."""
+        """Inputs and outputs of every case, or those outputs that are wanted."""
         found: list[dict[str, np.ndarray]] = [dict(case.inputs) for case in cases]
         for section in self._sections(model):
             with self._loaded(section, folder, precision, cache) as engine:
                 names = [str(value.name) for value in section.graph.inputs]
                 names += _POSITIONS if cache == "shared" else ()
+                outputs = [name for value in section.graph.outputs if wanted(name := str(value.name))]
                 for values in found:
-                    values.update(engine.run({name: values[name] for name in names if name in values}))
+                    values.update(engine.run({name: values[name] for name in names if name in values}, outputs))
         return found
 
     def _sections(self, model: ir.Model) -> Iterable[ir.Model]:
