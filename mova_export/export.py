@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -19,12 +19,12 @@ from mova_export.checkpoint.source import EMBEDDINGS, Source
 from mova_export.component import export_component
 from mova_export.errors import ExportError
 from mova_export.peak import PeakMemory
+from mova_export.precisions import by_component
 from mova_export.reference import SECTION
 from mova_runtime.bundle import Manifest
 from mova_runtime.bundle.manifest import (
     FORMAT,
     LANGUAGE_MODEL,
-    PRECISIONS,
     VERSION,
     Artifact,
     Component,
@@ -74,7 +74,8 @@ def export(
         source: a checkpoint, or whatever else gives its components.
         out: the bundle's folder, which appears when the export is complete.
         components: which to export; all by default.
-        precisions: of every component, in order of preference: a runtime takes the first unless told.
+        precisions: of every component, in order of preference: a runtime takes the first unless told; "llm=int4" is of
+            one component, instead of those of every component.
         template: the prompt template, where the tokenizer does not tell.
         overwrite: replace a bundle that is there.
         starting: called with component, index from 1 and total before each component.
@@ -90,16 +91,16 @@ def export(
     """
     if unknown := [name for name in components if name not in COMPONENTS]:
         raise ExportError(f"unknown component {', '.join(unknown)}; one of {', '.join(COMPONENTS)}")
-    wanted = _precisions(precisions)
     writer = BundleWriter(out, overwrite=overwrite)
     chosen = [name for name in COMPONENTS if name in components]
+    wanted = by_component(precisions, chosen)
     source.check(chosen)
     tokenizers = source.tokenizers()
     chosen_prompts = prompts(tokenizers.language, template)
     spoken = [tokenizers.language.encode(text).ids for text in PROMPTS]
 
     with writer, PeakMemory() as memory, torch.no_grad():
-        writer.require(_expected_bytes(source, chosen, wanted))
+        writer.require(_expected_bytes(source, wanted))
         exported: dict[str, Component] = {}
         for index, name in enumerate(chosen, 1):
             starting(name, index, len(chosen))
@@ -111,7 +112,7 @@ def export(
                 start, began = perf_counter(), start
                 finished(Progress(name, index, len(chosen), artifact, start - began, memory.take()))
 
-            exported[name] = export_component(writer, source, name, wanted, done, prompts=spoken)
+            exported[name] = export_component(writer, source, name, wanted[name], done, prompts=spoken)
         manifest = Manifest(
             format=FORMAT,
             version=VERSION,
@@ -127,30 +128,21 @@ def export(
     return manifest
 
 
-def _precisions(names: Sequence[str]) -> list[Precision]:
-    found: list[Precision] = [precision for name in names for precision in PRECISIONS if precision == name]
-    if unknown := [name for name in names if name not in found]:
-        raise ExportError(f"unknown precision {', '.join(unknown)}; one of {', '.join(PRECISIONS)}")
-    if twice := [name for name in PRECISIONS if found.count(name) > 1]:
-        raise ExportError(f"precision {', '.join(twice)} is named twice")
-    if not found:
-        raise ExportError(f"no precision is named; one or more of {', '.join(PRECISIONS)}")
-    return found
-
-
-def _expected_bytes(source: Source, chosen: Collection[str], precisions: Collection[Precision]) -> int:
-    parameters = dict.fromkeys(chosen, 0)
+def _expected_bytes(source: Source, precisions: Mapping[str, Collection[Precision]]) -> int:
+    """Bytes on disk at most; `precisions`: by component."""
+    parameters = dict.fromkeys(precisions, 0)
     table = 0
     for name, shape in source.reader.items():
         if name == EMBEDDINGS:
-            table = math.prod(shape) if LANGUAGE_MODEL in chosen else 0
+            table = math.prod(shape) if LANGUAGE_MODEL in precisions else 0
         elif (component := component_of(name)) in parameters:
             parameters[component] += math.prod(shape)
-    language = parameters.pop(LANGUAGE_MODEL, 0)
     size = _BYTES["fp32"] * table
-    for precision in precisions:
-        size += _LANGUAGE_BYTES[precision] * language + _BYTES[precision] * sum(parameters.values())
-    if "fp32" not in precisions:
-        # One float32 graph at a time, until the others are made; of the language model's, a section.
-        size += _BYTES["fp32"] * max(*parameters.values(), min(language, SECTION), 0)
-    return int(size)
+    passing = 0.0
+    for name, count in parameters.items():
+        spoken = name == LANGUAGE_MODEL
+        size += sum((_LANGUAGE_BYTES if spoken else _BYTES)[precision] * count for precision in precisions[name])
+        if "fp32" not in precisions[name]:
+            # One float32 graph at a time, until the others are made; of the language model's, a section.
+            passing = max(passing, _BYTES["fp32"] * (min(count, SECTION) if spoken else count))
+    return int(size + passing)

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+import mova_runtime as mova
 from command_line import MovaCommand
 from mova_export.artifacts import Derived, derive, stored
 from mova_export.checkpoint.layout import COMPONENTS
@@ -304,9 +305,39 @@ def test_float32_is_not_kept_where_it_was_not_asked_for(
 
 @pytest.mark.parametrize(
     ("precisions", "text"),
-    [(("fp64",), "unknown precision fp64"), (("fp16", "fp16"), "named twice"), ((), "no precision is named")],
+    [
+        (("fp64",), "unknown precision fp64"),
+        (("fp16", "fp16"), "named twice"),
+        ((), "no precision is named for deplot"),
+        (("fp32", "sam=fp16"), "no component 'sam' is exported; there are deplot"),
+        (("fp32", "deplot="), "unknown precision"),
+        (("fp32", "deplot=int4", "deplot=int4"), "int4 is named twice"),
+    ],
 )
 def test_wrong_precisions(precisions: tuple[str, ...], text: str, checkpoint: MakePath, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=text):
         export(Checkpoint(checkpoint(2)), tmp_path / "bundle", components=["deplot"], precisions=precisions)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_precisions_of_single_components(checkpoint: MakePath, tmp_path: Path, mova_command: MovaCommand) -> None:
+    """What an edge device takes: towers as they are, a language model of few bits. It is opened without being told."""
+    out = tmp_path / "bundle"
+    asked = ("--precision", "fp32,deplot=int8,deplot=fp32,llm=int4")
+    mova_command("export", checkpoint(2), "--out", out, "--only", "base,deplot,text,adapter,llm", *asked)
+    found = {name: [one.precision for one in c.artifacts] for name, c in Bundle.open(out).manifest.components.items()}
+    assert found == {
+        "base": ["fp32"],
+        "deplot": ["int8", "fp32"],
+        "text": ["fp32"],
+        "adapter": ["fp32"],
+        "llm": ["int4"],
+    }
+    image = np.zeros((8, 8, 3), np.uint8)
+    with mova.open(out, backend="ort") as runtime:
+        served = runtime.answer(image, "What is this?", ("deplot",), 2).stats.served
+    assert {name: one.by for name, one in served.items()} == {
+        **dict.fromkeys(("base", "deplot", "text", "adapter"), "ort:fp32"),
+        "llm": "ort:int4",
+    }
+    assert mova_command("verify", out).status == 0

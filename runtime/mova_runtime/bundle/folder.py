@@ -145,9 +145,13 @@ class Bundle:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """The precisions that every component has, in the order they were exported in."""
-        sets = [[artifact.precision for artifact in c.artifacts] for c in self.manifest.components.values()]
-        return tuple(precision for precision in (sets[0] if sets else ()) if all(precision in one for one in sets))
+        """The precisions that every component has, in the order they were exported in.
+
+        Where they have none in common, those that most have: the others were exported in precisions of their own.
+        """
+        sets = [tuple(artifact.precision for artifact in c.artifacts) for c in self.manifest.components.values()]
+        every = tuple(precision for precision in (sets[0] if sets else ()) if all(precision in one for one in sets))
+        return every or max(sets, key=sets.count, default=())
 
     def has(self, name: str, precision: Precision) -> bool:
         """Whether a component was exported in a precision."""

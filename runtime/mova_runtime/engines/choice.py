@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,7 +53,8 @@ def choose_in_order(
         backend: one of BACKENDS, or "auto": on an NVIDIA GPU engines that were built for it, else ONNX Runtime's CUDA
             provider; on a CPU what is installed and runs the precision. After it, components' own, as `selection` says.
         precision: one of PRECISIONS; None takes the bundle's first that the backend runs here. A component's own
-            backend has a precision of its own, or else the first that it runs here.
+            backend has a precision of its own, or else the first that it runs here. Where none is asked for, a
+            component that was exported in precisions of its own is served in the first of these that runs here.
         fallback: in order; each "backend:precision", a backend, or a precision of the first's backend.
         components: that will be asked for; None is all of the bundle's.
 
@@ -68,9 +69,11 @@ def choose_in_order(
     if isinstance(fallback, str):
         raise BackendError(f"fallback is a sequence such as ('ort:fp32',), not {fallback!r}")
     first, own = selection.read(backend)
+    most = _consider(bundle, first, precision)
     choices = (
-        _consider(bundle, first, precision),
+        most,
         *(_own(bundle, one) for one in own),
+        *(_elsewhere(bundle, most, {one.component for one in own}) if precision is None else ()),
         *(_fallback(bundle, first, text) for text in fallback or ()),
     )
     for component in bundle.manifest.components if components is None else components:
@@ -127,7 +130,32 @@ def _own(bundle: Bundle, own: selection.Own) -> Choice:
     if own.precision is not None and own.precision not in PRECISIONS:
         raise BackendError(f"{own.component}: unknown precision {own.precision!r}; one of {', '.join(PRECISIONS)}")
     candidates = (own.precision,) if own.precision else _precisions(bundle, own.backend)
+    if not own.precision and own.backend not in ONLY and not any(map(_served(bundle, own.component), candidates)):
+        candidates = _exported(bundle, own.component)
     return _named(bundle, own.backend, candidates, own.component)
+
+
+def _elsewhere(bundle: Bundle, most: Choice, named: Collection[str]) -> Iterator[Choice]:
+    """What serves components that were not exported in what serves most; `named`: those that were chosen for."""
+    for component in bundle.manifest.components:
+        is_served = _served(bundle, component)
+        if most.obstacle or component in named or is_served(most.precision) or most.backend in ONLY:
+            continue
+        if most.backend == "openvino" and is_served("fp32"):  # it derives every precision from that
+            continue
+        for precision in _exported(bundle, component):
+            able = [most.backend, *(backend for backend in ON_CPU[precision] if backend != most.backend)]
+            if found := [one for one in able if not abilities.obstacle(bundle, one, precision, component)]:
+                yield Choice(found[0], precision, f"the bundle has it in {precision}", component=component)
+                break
+
+
+def _exported(bundle: Bundle, component: str) -> tuple[Precision, ...]:
+    return tuple(precision for precision in PRECISIONS if bundle.has(component, precision))
+
+
+def _served(bundle: Bundle, component: str) -> Callable[[Precision], bool]:
+    return lambda precision: bundle.has(component, precision)
 
 
 def _obstacle_to(choice: Choice, component: str) -> str:

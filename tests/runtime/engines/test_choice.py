@@ -23,14 +23,15 @@ class FakeBundle:
     root = Path("bundle")
     manifest = SimpleNamespace(components={"base": None, "sam": None, "adapter": None})
 
-    def __init__(self, *precisions, engines=None):
-        self.precisions, self.engines = precisions, engines or {}
+    def __init__(self, *precisions, engines=None, own=None):
+        """`own`: by component, the precisions it was exported in instead."""
+        self.precisions, self.engines, self.own = precisions, engines or {}, own or {}
 
     def component(self, name):
         return SimpleNamespace(probes_sha256="")
 
     def has(self, name, precision):
-        return precision in self.precisions
+        return precision in self.own.get(name, self.precisions)
 
 
 @pytest.fixture
@@ -360,3 +361,33 @@ def test_every_backend_has_a_name_that_can_be_made():
     made = {name: backends.make(Choice(name, "fp32", "")) for name in ("ort", "openvino")}
     assert {name: backend.name for name, backend in made.items()} == {"ort": "ort", "openvino": "openvino"}
     assert set(made) < set(BACKENDS)
+
+
+class TestExportedInPrecisionsOfTheirOwn:
+    """Bundles whose components have no precision in common, as `mova export --precision fp32,sam=int4` makes them."""
+
+    @pytest.mark.parametrize(
+        ("backend", "expected"),
+        [
+            ("auto", ["ort:fp32", "ort:int4"]),
+            ("ort", ["ort:fp32", "ort:int4"]),
+            ("openvino", ["openvino:fp32", "ort:int4"]),
+            ("openvino,sam=ort", ["openvino:fp32", "ort:int4"]),
+        ],
+    )
+    def test_each_is_served_in_its_own(self, machine, backend, expected):
+        machine("onnxruntime", "openvino")
+        choices = choose_in_order(FakeBundle("fp32", own={"sam": ("int4",)}), backend)
+        assert [str(one) for one in choices] == expected
+        assert [str(one) for one in meant_for(choices, "sam")] == ["ort:int4"]
+        assert [str(one) for one in meant_for(choices, "base")] == [expected[0]]
+
+    def test_a_precision_that_is_asked_for_is_not_given_up(self, machine):
+        machine("onnxruntime", "openvino")
+        choices = choose_in_order(FakeBundle("fp32", own={"sam": ("int4",)}), "ort", "fp32")
+        assert [str(one) for one in choices] == ["ort:fp32"]
+
+    def test_openvino_makes_what_it_needs_of_float32(self, machine):
+        machine("openvino")
+        choices = choose_in_order(FakeBundle("bf16", own={"sam": ("fp32",)}), "openvino")
+        assert [str(one) for one in choices] == ["openvino:bf16"]
