@@ -130,7 +130,8 @@ class _Bench:
             loaded = worker.ask("load")
             if figures.group is None:
                 figures.group, figures.load_warm = number, loaded["seconds"]
-            for _ in range(self._setting.warmup):
+            # A module that is compiled when it first runs is not timed compiling.
+            for _ in range(max(self._setting.warmup, figures.candidate.backend == "torch.compile")):
                 worker.ask("run", most=1, seconds=0.0)
         return figures.error is None
 

@@ -59,15 +59,13 @@ def route(
         peak = memory.peak(None).host
         resident = _ask(runtime, other, QUESTIONS[0], experts, perf_counter(), clock)
         second = _ask(runtime, other, QUESTIONS[1], experts, perf_counter(), clock)
-        speaks = resident["first_answer_token"] is not None
-        said = runtime.answer(other, QUESTIONS[0], experts, TOKENS).tokens if speaks else ()
-    spoken = resident["spoken"]
+    speaks = resident["first_answer_token"] is not None
     return {
         "first_visual_token": {"fresh": fresh["first_visual_token"], "resident": resident["first_visual_token"]},
         "first_answer_token": {"fresh": fresh["first_answer_token"], "resident": resident["first_answer_token"]}
         if speaks
         else None,
-        "tokens_per_second": (len(said) - 1) / spoken if len(said) > 1 and spoken else None,
+        "tokens_per_second": resident["tokens_per_second"],
         "second_question": second["first_answer_token"] or second["first_visual_token"],
         "memory": {"peak": peak},
         "hidden": fresh["hidden"],
@@ -101,11 +99,8 @@ def _ask(
         clock: when the runtime's trace began.
     """
     before = len(_stages(runtime, clock))
-    first = last = None
     if LANGUAGE_MODEL in runtime.manifest.components:
-        for _ in runtime.stream(image, question, experts, TOKENS):
-            last = perf_counter() - start
-            first = first or last
+        runtime.answer(image, question, experts, TOKENS)
     else:
         runtime.encode(image, question, experts)
     stages = [{**stage, "start": stage["start"] - start} for stage in _stages(runtime, clock)[before:]]
@@ -113,8 +108,7 @@ def _ask(
     hidden = loading([{**stage, "ms": stage["duration"] * 1e3} for stage in stages], THREAD)
     return {
         "first_visual_token": max(fused, default=None),
-        "first_answer_token": first,
-        "spoken": last - first if first and last else None,
+        **_spoken(stages),
         "hidden": {
             "loading": hidden["ms"] / 1e3,
             "waited": hidden["exposed_ms"] / 1e3,
@@ -124,8 +118,19 @@ def _ask(
     }
 
 
+def _spoken(stages: Sequence[Answer]) -> Answer:
+    """When the answer's first token came, and how fast those after it; None where there are none."""
+    answers = [stage for stage in stages if stage["name"] == "answer"]
+    if not answers or not answers[0]["facts"]["tokens"]:
+        return {"first_answer_token": None, "tokens_per_second": None}
+    facts = answers[0]["facts"]
+    more, seconds = facts["tokens"] - 1, facts["rest_ms"] / 1e3
+    first = answers[0]["start"] + facts["first_token_ms"] / 1e3
+    return {"first_answer_token": first, "tokens_per_second": more / seconds if more and seconds else None}
+
+
 def _stages(runtime: mova.Runtime, clock: float) -> list[Answer]:
-    """Every stage of all requests so far, by its start: `name`, `start` and `duration` in seconds, `thread`."""
+    """All requests' stages so far, by their start: `name`, `start` and `duration` in seconds, `thread`, `facts`."""
     events = runtime.trace()["traceEvents"]
     threads = {event["tid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
     return [
@@ -134,6 +139,7 @@ def _stages(runtime: mova.Runtime, clock: float) -> list[Answer]:
             "start": clock + event["ts"] / 1e6,
             "duration": event["dur"] / 1e6,
             "thread": threads[event["tid"]],
+            "facts": event["args"],
         }
         for event in events
         if event["ph"] == "X"

@@ -22,6 +22,7 @@ from mova_runtime.fusion import Fusion
 from mova_runtime.images import Inputs
 from mova_runtime.language.generation import Generation
 from mova_runtime.language.kept import Slot
+from mova_runtime.language.pace import Pace
 from mova_runtime.language.prompt import Prompt
 from mova_runtime.language.speech import Said, never, speech
 from mova_runtime.model import Model
@@ -215,9 +216,11 @@ class Request:
         if model.language_model is None:
             self._plan.due("llm")
         with model.speaker(self.trace, slot) as speaker, self.trace.stage(stage) as facts:
-            tokens = speaker.generate(prompt, images, wanted, model.stop)
+            pace = Pace()
+            tokens = pace.heard(speaker.generate(prompt, images, wanted, model.stop))
             yield from speech(tokens, speaker, model.tokenizer, wanted.stop, said, enough)
             facts["reused_tokens"] = self.reused_tokens = speaker.reused
+            facts |= pace.facts()
 
     def _fit(self, prompt: Prompt, visual_tokens: int) -> None:
         longest = self._model.longest_prompt
