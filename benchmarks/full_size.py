@@ -1,10 +1,12 @@
 """The tables of docs/benchmarks.md, from what `mova bench --json` wrote.
 
-    mova bench mova-8b --against torch … --json benchmarks/results/bench-mova-8b-MACHINE.json
-    python benchmarks/full_size.py
+    mova bench mova-8b --only base,… --precision bf16 --against torch --json bench-mova-8b-1-bf16-MACHINE.json
+    mova bench mova-8b --only base,… --precision fp32 --against torch --json bench-mova-8b-2-fp32-MACHINE.json
+    mova bench mova-8b --precision bf16,int4 --json bench-mova-8b-3-routes-MACHINE.json
+    python benchmarks/full_size.py   # when these files lie in benchmarks/results/
 
-Every component in the quickest way of each backend, beside torch in one run; what loading costs, and memory; whole
-requests by the experts they need.
+Every component on each backend, beside torch in the same precision and run; what loading costs, and memory; whole
+requests by the experts they need. A contender that was in several runs is told of as the first of them found it.
 """
 
 from __future__ import annotations
@@ -21,10 +23,25 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 SCRIPT = Path(__file__).name
-LABELS = ("ort fp32", "openvino fp32", "openvino bf16", "torch fp32", "torch bf16")
+LABELS = ("ort fp32", "openvino fp32", "torch fp32", "openvino bf16", "torch bf16", "ort int4")
 OURS, THEIRS = "openvino bf16", "torch bf16"
 
 Found = Mapping[str, Any]
+
+
+def joined(runs: Sequence[Found]) -> Found:
+    """Several runs on one machine as one: all contenders and ratios of each component, and the requests."""
+    components: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for name, found in run["components"].items():
+            one = components.setdefault(name, {**found, "contenders": [], "ratios": {}})
+            known = {contender["label"] for contender in one["contenders"]}
+            one["contenders"] += [contender for contender in found["contenders"] if contender["label"] not in known]
+            for label, ratios in found["ratios"].items():
+                one["ratios"].setdefault(label, {}).update(ratios)
+            one["operations"] = one["operations"] or found["operations"]
+    requests = next((run for run in runs if run["routes"]), runs[0])
+    return {"components": components, "routes": requests["routes"], "everything": requests["everything"]}
 
 
 def tables(results: Found) -> str:
@@ -64,11 +81,16 @@ def _routes(results: Found) -> Iterator[str]:
     if not results["routes"]:
         return
     yield ""
-    yield "| experts | fresh, s | resident, s | second question, s | loading, and hidden of it, s | peak, GiB |"
-    yield "|---" * 6 + "|"
+    yield (
+        "| experts | visual tokens: fresh, s | resident, s | answer begins: fresh, s | resident, s | "
+        "second question, s | tokens a second | loading, and hidden of it, s | peak, GiB |"
+    )
+    yield "|---" * 9 + "|"
     for route in results["routes"]:
-        first, hidden, memory = route["first_visual_token"] or {}, route["hidden"] or {}, route["memory"]
-        times = [_seconds(first.get("fresh")), _seconds(first.get("resident")), _seconds(route["second_question"])]
+        hidden, memory = route["hidden"] or {}, route["memory"]
+        begins = [route[key] or {} for key in ("first_visual_token", "first_answer_token")]
+        times = [_seconds(found.get(when)) for found in begins for when in ("fresh", "resident")]
+        times += [_seconds(route[key]) for key in ("second_question", "tokens_per_second")]
         loading = f"{_seconds(hidden.get('loading'))}, {_seconds(hidden.get('hidden'))}"
         peak = "–" if memory is None else f"{memory['peak'] / 2**30:.1f}"
         yield f"| {', '.join(route['experts']) or 'none'} | {' | '.join(times)} | {loading} | {peak} |"
@@ -94,11 +116,15 @@ def _seconds(value: float | None) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def kept() -> Found:
+    """The results that lie beside the scripts."""
+    files = sorted(RESULTS.glob("bench-mova-8b-*.json"))
+    return joined([json.loads(file.read_text(encoding="utf-8")) for file in files])
+
+
 def main() -> int:
     """Write the page anew."""
-    (file,) = sys.argv[1:] or [str(one) for one in RESULTS.glob("bench-mova-8b-*.json")]
-    results = json.loads(Path(file).read_text(encoding="utf-8"))
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), SCRIPT, tables(results)), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), SCRIPT, tables(kept())), encoding="utf-8")
     print(f"written: {PAGE}", file=sys.stderr)
     return 0
 

@@ -30,7 +30,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--precision", default="fp32", metavar="NAME,…",
-        help="of all components, in order of preference: fp32 (default), fp16, bf16, int8, int4; llm=int4: of one alone",
+        help="of each component, by preference: fp32 (default), fp16, bf16, int8, int4; llm=int4: of one alone",
     )  # fmt: skip
     parser.add_argument(
         "--tower", action="append", default=[], metavar="NAME=FOLDER",

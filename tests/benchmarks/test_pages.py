@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 
 import full_size
 import pytest
@@ -23,10 +23,24 @@ def test_a_page_without_marks(page: str) -> None:
 
 
 def test_the_page_has_the_tables_of_the_results() -> None:
-    (file,) = full_size.RESULTS.glob("bench-mova-8b-*.json")
-    results = json.loads(file.read_text(encoding="utf-8"))
     page = full_size.PAGE.read_text(encoding="utf-8")
-    assert with_table(page, full_size.SCRIPT, full_size.tables(results)) == page
+    assert with_table(page, full_size.SCRIPT, full_size.tables(full_size.kept())) == page
+
+
+def test_runs_are_joined() -> None:
+    """Each contender once, as the first run found it; requests of the run that has them."""
+    whole = made_up()
+    narrow, wide = copy.deepcopy(whole), copy.deepcopy(whole)
+    for run, precision in ((narrow, "bf16"), (wide, "fp32")):
+        for found in run["components"].values():
+            found["contenders"] = [one for one in found["contenders"] if one["label"].endswith(precision)]
+            found["ratios"] = {k: v for k, v in found["ratios"].items() if k.endswith(precision)}
+        run["routes"], run["everything"] = [], None
+    again = copy.deepcopy(whole)
+    for found in again["components"].values():
+        for one in found["contenders"]:
+            one["run"] = None
+    assert full_size.tables(full_size.joined([narrow, wide, again])) == full_size.tables(whole)
 
 
 def test_what_is_missing_is_a_dash() -> None:
@@ -52,7 +66,7 @@ def test_requests_and_what_one_expert_takes_of_everything() -> None:
     results["routes"][0] |= {"first_visual_token": None, "second_question": None, "memory": None, "hidden": None}
     lines = full_size.tables(results).splitlines()
     none, one = lines[-2 - len(results["routes"]) :][:2]
-    assert none == "| none | – | – | – | –, – | – |"
+    assert none == "| none | – | – | – | – | – | – | –, – | – |"
     told = results["routes"][1]
     assert one.split(" | ")[0] == f"| {', '.join(told['experts'])}"
     assert float(one.split(" | ")[1]) == pytest.approx(told["first_visual_token"]["fresh"], abs=0.06)
