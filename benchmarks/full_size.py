@@ -3,6 +3,7 @@
     mova bench mova-8b --only base,… --precision bf16 --against torch --json bench-mova-8b-1-bf16-MACHINE.json
     mova bench mova-8b --only base,… --precision fp32 --against torch --json bench-mova-8b-2-fp32-MACHINE.json
     mova bench mova-8b --precision bf16,int4 --json bench-mova-8b-3-routes-MACHINE.json
+    mova bench towers --precision bf16 --json bench-mova-8b-4-towers-MACHINE.json   # without a language model
     python benchmarks/full_size.py   # when these files lie in benchmarks/results/
 
 Every component on each backend, beside torch in the same precision and run; what loading costs, and memory; whole
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pages import with_table
+
+from mova_runtime.bundle.manifest import LANGUAGE_MODEL
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -41,7 +44,12 @@ def joined(runs: Sequence[Found]) -> Found:
                 one["ratios"].setdefault(label, {}).update(ratios)
             one["operations"] = one["operations"] or found["operations"]
     requests = next((run for run in runs if run["routes"]), runs[0])
-    return {"components": components, "routes": requests["routes"], "everything": requests["everything"]}
+    everything = [
+        {**run["everything"], "language_model": LANGUAGE_MODEL in run["components"]}
+        for run in runs
+        if run["everything"]
+    ]
+    return {"components": components, "routes": requests["routes"], "everything": everything}
 
 
 def tables(results: Found) -> str:
@@ -94,12 +102,13 @@ def _routes(results: Found) -> Iterator[str]:
         loading = f"{_seconds(hidden.get('loading'))}, {_seconds(hidden.get('hidden'))}"
         peak = "–" if memory is None else f"{memory['peak'] / 2**30:.1f}"
         yield f"| {', '.join(route['experts']) or 'none'} | {' | '.join(times)} | {loading} | {peak} |"
-    if whole := results["everything"]:
+    for whole in results["everything"]:
         everything, share = whole["memory"]["peak"] / 2**30, whole["one_expert_share"]
         told = "" if share is None else f"; a request with one expert, on average: **{share:.2f}** of that"
         how = "" if whole["measured"] else " (the sum of what components hold: there was no room for it)"
         yield ""
-        yield f"Everything loaded at once: {everything:.1f} GiB{how}{told}."
+        spoken = "with" if whole["language_model"] else "without"
+        yield f"Everything loaded at once, {spoken} a language model: {everything:.1f} GiB{how}{told}."
 
 
 def _loading(one: Found) -> str:

@@ -40,7 +40,7 @@ def test_runs_are_joined() -> None:
     for found in again["components"].values():
         for one in found["contenders"]:
             one["run"] = None
-    assert full_size.tables(full_size.joined([narrow, wide, again])) == full_size.tables(whole)
+    assert full_size.tables(full_size.joined([narrow, wide, again])) == full_size.tables(full_size.joined([whole]))
 
 
 def test_what_is_missing_is_a_dash() -> None:
@@ -50,7 +50,9 @@ def test_what_is_missing_is_a_dash() -> None:
     sam["contenders"] = [one for one in sam["contenders"] if one["label"] in ("ort fp32", "torch bf16")]
     sam["contenders"][0] |= {"run": None, "load_cold": None, "memory": None}
     times, memory, _ = (
-        line.strip("| ").split(" | ") for line in full_size.tables(results).splitlines() if line.startswith("| sam |")
+        line.strip("| ").split(" | ")
+        for line in full_size.tables(full_size.joined([results])).splitlines()
+        if line.startswith("| sam |")
     )
     theirs = sam["contenders"][1]["run"]["median"]
     assert times[:6] == ["sam", "–", "–", "–", "–", "–"]
@@ -64,12 +66,13 @@ def test_what_is_missing_is_a_dash() -> None:
 def test_requests_and_what_one_expert_takes_of_everything() -> None:
     results = made_up()
     results["routes"][0] |= {"first_visual_token": None, "second_question": None, "memory": None, "hidden": None}
-    lines = full_size.tables(results).splitlines()
+    lines = full_size.tables(full_size.joined([results])).splitlines()
     none, one = lines[-2 - len(results["routes"]) :][:2]
     assert none == "| none | – | – | – | – | – | – | –, – | – |"
     told = results["routes"][1]
     assert one.split(" | ")[0] == f"| {', '.join(told['experts'])}"
     assert float(one.split(" | ")[1]) == pytest.approx(told["first_visual_token"]["fresh"], abs=0.06)
+    assert lines[-1].startswith("Everything loaded at once, without a language model: ")
     assert lines[-1].endswith("a request with one expert, on average: **0.31** of that.")
     results["everything"] = None
-    assert "Everything" not in full_size.tables(results)
+    assert "Everything" not in full_size.tables(full_size.joined([results]))
