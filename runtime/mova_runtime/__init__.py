@@ -28,6 +28,7 @@ from mova_runtime.errors import (
 from mova_runtime.given import LanguageModel, Router
 from mova_runtime.options import FEATURE_CACHE, LEASE_SECONDS, PINNED, Options
 from mova_runtime.runtime import Runtime
+from mova_runtime.trace import KEPT_EVENTS
 from mova_runtime.types import Answer, How, Routing, Served, Stats, Totals, Visual
 
 __all__ = [
@@ -74,6 +75,7 @@ def open(  # `mova.open`, as one opens a file
     experts_at_once: bool = False,
     keep_compiled: bool = False,
     max_context: int | None = None,
+    trace_events: int = KEPT_EVENTS,
     language_model: LanguageModel | None = None,
     router: Router | Sequence[str] | None = None,
 ) -> Runtime:
@@ -102,6 +104,7 @@ def open(  # `mova.open`, as one opens a file
             as much room on the disk as the engines.
         max_context: tokens of a prompt and its answer together at most, where that is less than what the model was made
             for: it bounds the memory of keys and values. None is the model's own bound.
+        trace_events: the latest events that `Runtime.trace` tells, some 300 bytes each; 0 keeps none.
         language_model: speaks instead of the bundle's, given embeddings: see `LanguageModel`.
         router: chooses experts instead of the language model: a function of the image (PIL, RGB) and the question
             that returns names, or names that are taken for every question.
@@ -111,8 +114,8 @@ def open(  # `mova.open`, as one opens a file
         ManifestVersionError: the bundle is of a newer format.
         BackendError: a backend or precision is unknown, not installed, or can't run here.
         MemoryBudgetError: a budget or the cache's bound is not a size.
-        MovaError: `pinned` names what the bundle does not have, `lease_timeout` is no time, or `max_context` no
-            number of tokens.
+        MovaError: `pinned` names what the bundle does not have, `lease_timeout` is no time, or `max_context` or
+            `trace_events` no number.
         ExpertError: `router` names an unknown expert.
     """
     options = Options(
@@ -130,6 +133,7 @@ def open(  # `mova.open`, as one opens a file
         experts_at_once=experts_at_once,
         keep_compiled=keep_compiled,
         max_context=max_context,
+        trace_events=trace_events,
         language_model=language_model,
         router=router,
     )

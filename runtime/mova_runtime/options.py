@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from sys import maxsize
 from threading import TIMEOUT_MAX
 
 from mova_runtime.errors import MovaError
 from mova_runtime.given import LanguageModel, Router
+from mova_runtime.trace import KEPT_EVENTS
 
 PINNED = ("base", "text", "adapter")
 FEATURE_CACHE = "256MiB"
@@ -32,6 +34,7 @@ class Options:
     experts_at_once: bool = False
     keep_compiled: bool = False
     max_context: int | None = None
+    trace_events: int = KEPT_EVENTS
     language_model: LanguageModel | None = None
     router: Router | Sequence[str] | None = None
 
@@ -53,6 +56,9 @@ def check(options: Options, components: Collection[str]) -> None:
     context = options.max_context
     if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 2):
         raise MovaError(f"max_context is a number of tokens from 2 up, or None, not {context!r}")
+    events = options.trace_events
+    if isinstance(events, bool) or not isinstance(events, int) or not 0 <= events <= maxsize:
+        raise MovaError(f"trace_events is how many events to keep, from 0 up, not {events!r}")
     if options.language_model is not None and not callable(getattr(options.language_model, "generate", None)):
         raise MovaError(
             f"language_model has to have generate(): see mova_runtime.LanguageModel, not {options.language_model!r}"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from mova_runtime.chat import Chat
     from mova_runtime.conversation import Conversation
+    from mova_runtime.engines.protocol import Array
     from mova_runtime.images import ImageSource
     from mova_runtime.language.generation import Generation
     from mova_runtime.model import Model
@@ -65,7 +66,7 @@ class Runtime:
         self._prefetcher = Prefetcher(self._pool, active=options.prefetch)
         self._options = options
         self._router = self._router_of(options.router)
-        self._recorder = Recorder()
+        self._recorder = Recorder(options.trace_events)
         self._lock = threading.Lock()
         self._shared: Model | None = None
         self._closed = False
@@ -181,15 +182,20 @@ class Runtime:
 
         from mova_runtime.engines.host import on_host  # noqa: PLC0415
 
+        return np.array(on_host(self.features_in_place(image, name)))  # the caller's own: the other one is kept
+
+    def features_in_place(self, image: ImageSource, name: str) -> Array:
+        """Like `features`, where they were computed: in a GPU's memory, or on the host, where they are read-only.
+
+        They stay while somebody refers to them, also when the feature cache has let them go or the runtime is closed.
+        """
         model, trace = self._model, Trace(self._recorder)
         if name != "base":
             parse.check((name,), self.manifest.vision.experts)
         inputs = model.preprocessor.decode(image)
         if name == "base":
-            found = model.encoder.base([inputs], trace)[0]
-        else:
-            found = model.encoder.expert(name, [inputs], trace)[0].features
-        return np.array(on_host(found))  # the caller's own: the other one is kept
+            return model.encoder.base([inputs], trace)[0]
+        return model.encoder.expert(name, [inputs], trace)[0].features
 
     def preprocess(self, image: ImageSource) -> dict[str, np.ndarray]:
         """The four inputs of the graphs: "clip", "dinov2", "high", "flattened"; float32, without a batch axis."""

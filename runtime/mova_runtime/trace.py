@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 KEPT_EVENTS = 100_000
-"""Of a runtime; older ones are forgotten."""
+"""Of a runtime, unless it is told otherwise; older ones are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Event:
 class Recorder:
     """The latest events of a runtime, of all requests and threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = KEPT_EVENTS) -> None:
+        """`kept`: events at most."""
         self._begin = perf_counter()
-        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._events: deque[Event] = deque(maxlen=kept)
 
     def add(self, event: Event) -> None:
         """Keep an event."""

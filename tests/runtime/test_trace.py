@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from mova_runtime.errors import MovaError
+from mova_runtime.options import Options, check
 from mova_runtime.trace import Recorder, Trace, loading
 
 AHEAD, OWN = "mova-prefetch_0", "MainThread"
@@ -78,3 +80,20 @@ def test_marks_are_no_stages() -> None:
         ("cache hit", {"component": "sam"}),
         ("evict sam", {"bytes": 3}),
     ]
+
+
+def test_a_recorder_keeps_as_many_events_as_it_is_told() -> None:
+    none, two = Recorder(0), Recorder(2)
+    for recorder in (none, two):
+        trace = Trace(recorder)
+        for name in "abc":
+            trace.mark(name)
+        assert trace.count("a") == 1  # the request itself forgets nothing
+    assert not none.chrome()["traceEvents"]
+    assert [event["name"] for event in two.chrome()["traceEvents"] if event["ph"] == "i"] == ["b", "c"]
+
+
+@pytest.mark.parametrize("events", [-1, True, 1.0, "10", None])
+def test_what_is_no_number_of_events(events: Any) -> None:
+    with pytest.raises(MovaError, match=r"trace_events is how many events to keep, from 0 up, not "):
+        check(Options(trace_events=events), ())

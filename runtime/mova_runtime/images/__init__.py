@@ -1,6 +1,7 @@
 """Image to model inputs, in numpy and Pillow: decode, resize and normalise as in training."""
 
 from mova_runtime.images.decode import ImageSource, decode
+from mova_runtime.images.frame import Frame
 from mova_runtime.images.preprocessor import Inputs, Preprocessor
 
-__all__ = ["ImageSource", "Inputs", "Preprocessor", "decode"]
+__all__ = ["Frame", "ImageSource", "Inputs", "Preprocessor", "decode"]

@@ -22,7 +22,7 @@ def resample(
 ) -> NDArray[np.float32]:
     """One channel padded, looked up and resized: [down.resized, across.resized] float32.
 
-    plane: [down.size, across.size] uint8. levels: [256] float32, what each 8-bit level
+    plane: [down.size, across.size] uint8, its pixels perhaps apart. levels: [256] float32, what each 8-bit level
     stands for. colour: the level of the padding.
     """
     border = float(levels[colour])
@@ -30,7 +30,8 @@ def resample(
     rows = max(1, _STRIP // across.size)
     for top in range(0, down.size, rows):
         strip = slice(top, top + rows)
-        _along(levels[plane[strip]], across, border, narrowed[:, strip])
+        # Looked up in C order, whatever order the plane is in: sums round by it.
+        _along(levels[np.ascontiguousarray(plane[strip])], across, border, narrowed[:, strip])
     result = np.empty((down.resized, across.resized), np.float32)
     _along(narrowed, down, border, result)
     return result

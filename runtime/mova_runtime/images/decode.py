@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mova_runtime.errors import ImageError
+from mova_runtime.images.frame import Frame
 
-ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | Frame
 
 # `catch_warnings` swaps a list of the whole process; without the lock two threads could restore each other's.
 _warnings = threading.Lock()
@@ -39,17 +40,19 @@ _UPRIGHT = {
 }
 
 
-def decode(image: ImageSource) -> Image.Image:
-    """An image of its own (mode RGB, upright), sharing nothing with the source.
+def decode(image: ImageSource) -> Image.Image | Frame:
+    """An image of its own (mode RGB, upright), sharing nothing with the source; a frame as it is.
 
     image: a file's path, a file's bytes, a PIL image, or a uint8 array [height, width] or [height, width,
         channels] with 1 (grey), 3 (RGB) or 4 (RGBA) channels. Of an animation the first frame counts, of a
-        PIL image the current one.
+        PIL image the current one. Or a `Frame`, which is read where it lies.
 
     Raises:
         ImageError: nothing there, not an image, truncated, empty, more pixels than Pillow allows, 32-bit or
             floating-point pixels, or an array of another dtype or shape.
     """
+    if isinstance(image, Frame):
+        return image
     if isinstance(image, Image.Image):
         return _rgb(image, "PIL image")
     if isinstance(image, np.ndarray):

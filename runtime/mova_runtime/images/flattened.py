@@ -15,11 +15,12 @@ from PIL import Image
 
 from mova_runtime.bundle.manifest import PatchInput
 from mova_runtime.images.antialias import resample
+from mova_runtime.images.frame import Frame
 from mova_runtime.images.resize import Axis
 
 
 def flattened(
-    image: Image.Image, spec: PatchInput, aspect: Literal["pad", "crop"], pad_colour: tuple[int, int, int]
+    image: Image.Image | Frame, spec: PatchInput, aspect: Literal["pad", "crop"], pad_colour: tuple[int, int, int]
 ) -> NDArray[np.float32]:
     """[max_patches, 2 + patch·patch·3] float32; unused rows at the end are zero.
 
@@ -35,7 +36,7 @@ def flattened(
 
     patches = np.empty((rows, columns, spec.patch, spec.patch, 3), np.float32)
     for channel, colour in enumerate(pad_colour):
-        plane = resample(np.asarray(image.getchannel(channel)), levels, across, down, colour)
+        plane = resample(_plane(image, channel), levels, across, down, colour)
         patches[..., channel] = plane.reshape(rows, spec.patch, columns, spec.patch).transpose(0, 2, 1, 3)
 
     result = np.zeros((spec.max_patches, 2 + patches[0, 0].size), np.float32)
@@ -58,7 +59,11 @@ def grid(height: int, width: int, spec: PatchInput) -> tuple[int, int]:
     return rows, columns
 
 
-def _levels(image: Image.Image, padding: int, pad_colour: tuple[int, int, int]) -> NDArray[np.float32]:
+def _plane(image: Image.Image | Frame, channel: int) -> NDArray[np.uint8]:
+    return image.plane(channel) if isinstance(image, Frame) else np.asarray(image.getchannel(channel))
+
+
+def _levels(image: Image.Image | Frame, padding: int, pad_colour: tuple[int, int, int]) -> NDArray[np.float32]:
     """[256] float32: each 8-bit level minus the mean, over the deviation, of all values of all channels.
 
     padding: how many pixels of `pad_colour` to count besides the image's own. As in TensorFlow's

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mova_runtime.bundle.manifest import PixelInput
 from mova_runtime.errors import ImageError
+from mova_runtime.images.frame import Frame
 from mova_runtime.images.resize import Axis, resize
 
 # A sliver of an image, its short side resized to `resize`, grows this long only to lose all but the middle.
@@ -17,7 +18,7 @@ _LONGEST = 1 << 22
 
 
 def pixels(
-    image: Image.Image, spec: PixelInput, aspect: Literal["pad", "crop"], pad_colour: tuple[int, int, int]
+    image: Image.Image | Frame, spec: PixelInput, aspect: Literal["pad", "crop"], pad_colour: tuple[int, int, int]
 ) -> NDArray[np.float32]:
     """[3, side, side] float32, channels RGB.
 

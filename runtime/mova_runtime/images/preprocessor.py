@@ -13,6 +13,7 @@ from PIL import Image
 from mova_runtime.bundle.manifest import ImageInput, Preprocessing
 from mova_runtime.images.decode import ImageSource, decode
 from mova_runtime.images.flattened import flattened
+from mova_runtime.images.frame import Frame
 from mova_runtime.images.pixels import pixels
 
 _NAMES: tuple[ImageInput, ...] = ("clip", "dinov2", "high", "flattened")
@@ -21,18 +22,23 @@ _NAMES: tuple[ImageInput, ...] = ("clip", "dinov2", "high", "flattened")
 class Inputs:
     """The inputs of one decoded image by name; what was made once is kept."""
 
-    def __init__(self, image: Image.Image, preprocessing: Preprocessing) -> None:
-        self.image = image
-        """As it was decoded: RGB, upright."""
+    def __init__(self, image: Image.Image | Frame, preprocessing: Preprocessing) -> None:
+        self._image = image
         self._preprocessing = preprocessing
         self._made: dict[ImageInput, NDArray[np.float32]] = {}
         self._making = threading.Lock()
 
+    @property
+    def image(self) -> Image.Image:
+        """As it was decoded: RGB, upright; of a frame a copy."""
+        return self._image.image() if isinstance(self._image, Frame) else self._image
+
     @cached_property
     def digest(self) -> str:
         """A hash of the image's pixels: the same picture from another file, or as an array, has the same."""
-        hashed = hashlib.blake2b(str(self.image.size).encode(), digest_size=16)
-        hashed.update(np.asarray(self.image).data)
+        hashed = hashlib.blake2b(str(self._image.size).encode(), digest_size=16)
+        for rows in self._image.strips() if isinstance(self._image, Frame) else (np.asarray(self._image),):
+            hashed.update(rows.data)
         return hashed.hexdigest()
 
     def __getitem__(self, name: ImageInput) -> NDArray[np.float32]:
@@ -52,9 +58,9 @@ class Inputs:
         recipe = self._preprocessing
         colour = recipe.pad_colour[name]
         if name == "flattened":
-            return flattened(self.image, recipe.flattened, recipe.aspect, colour)
+            return flattened(self._image, recipe.flattened, recipe.aspect, colour)
         spec = {"clip": recipe.clip, "dinov2": recipe.dinov2, "high": recipe.high}[name]
-        return pixels(self.image, spec, recipe.aspect, colour)
+        return pixels(self._image, spec, recipe.aspect, colour)
 
 
 class Preprocessor:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from mova_runtime.images.frame import Frame
+
 # Pixels of a strip, 4 bytes each: small enough for a cache, large enough that Python's share doesn't show.
 _STRIP = 1 << 20
 
@@ -43,7 +45,7 @@ class Axis:
 
 
 def resize(
-    image: Image.Image, across: Axis, down: Axis, resample: Image.Resampling, colour: tuple[int, int, int]
+    image: Image.Image | Frame, across: Axis, down: Axis, resample: Image.Resampling, colour: tuple[int, int, int]
 ) -> Image.Image:
     """The image padded with `colour`, resized and cropped to across.kept x down.kept pixels.
 
@@ -55,7 +57,9 @@ def resize(
     return columns.transpose(Image.Transpose.TRANSPOSE)
 
 
-def _widths(image: Image.Image, axis: Axis, resample: Image.Resampling, colour: tuple[int, int, int]) -> Image.Image:
+def _widths(
+    image: Image.Image | Frame, axis: Axis, resample: Image.Resampling, colour: tuple[int, int, int]
+) -> Image.Image:
     """The horizontal pass: an image axis.size wide becomes axis.kept wide, its height stays."""
     result = Image.new(image.mode, (axis.kept, image.height))
     rows = max(1, _STRIP // max(axis.padded, axis.resized))
