@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import gc
 import os
 import subprocess
@@ -17,6 +15,7 @@ import pytest
 from command_line import Done, MovaCommand
 from mova_export.cli import main
 from mova_runtime.engines.nvidia import gpu
+from once import once
 from reference_data import GOLDEN_SEEDS
 
 if not gpu():
@@ -135,12 +134,3 @@ def bundle(shared: Path, checkpoint: MakePath) -> Iterator[MakePath]:
         exports: dict[int, Future[Path]] = {seed: workers.submit(export, seed) for seed in GOLDEN_SEEDS}
         yield lambda seed: exports[seed].result()
         workers.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def once(path: Path) -> Iterator[bool]:
-    """Whether a folder is there already; processes and threads that ask for the same one take turns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield path.exists()

@@ -22,10 +22,12 @@ def test_the_wheel_answers_without_torch(bundle: Callable[[int], Path], tmp_path
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
+        "mova_embed",
         "mova_export",
         "mova_kernels",
         "mova_runtime",
     }
+    assert {"mova_embed/mova.hpp", "mova_embed/c/functions.h", "mova_embed/c/start.c"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
     venv.create(tmp_path / "venv", with_pip=True)

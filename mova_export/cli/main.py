@@ -15,10 +15,10 @@ from importlib import metadata
 from types import FrameType
 from typing import NoReturn
 
-from mova_export.cli import bench, build, demo, doctor, eval, export, inspect, kernels, run, verify
+from mova_export.cli import bench, build, demo, doctor, embed, eval, export, inspect, kernels, run, verify
 from mova_runtime import MovaError, ParityError
 
-COMMANDS = (export, build, kernels, run, eval, inspect, verify, bench, doctor, demo)
+COMMANDS = (export, build, kernels, run, eval, inspect, verify, bench, embed, doctor, demo)
 
 
 class _Parser(argparse.ArgumentParser):

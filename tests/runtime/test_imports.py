@@ -12,6 +12,7 @@ from reference_data import IMAGES, cases
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime" / "mova_runtime"
 KERNELS = ROOT / "kernels" / "mova_kernels"
+EMBED = ROOT / "runtime" / "embed" / "mova_embed"
 HEAVY = (
     "torch",
     "transformers",
@@ -120,6 +121,25 @@ def test_a_file_of_the_runtime_imports_what_it_may(file):
     assert set(imported(file)) <= allowed
 
 
+def test_the_runtime_does_not_know_who_embeds_it():
+    assert not any("mova_embed" in imported(file) or "cffi" in imported(file) for file in RUNTIME.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", sorted(EMBED.rglob("*.py")), ids=lambda file: str(file.relative_to(EMBED)))
+def test_a_file_of_the_library_imports_what_it_may(file):
+    assert set(imported(file)) <= {"mova_embed", "mova_runtime", "numpy", "cffi", *sys.stdlib_module_names}
+
+
+def test_what_runs_inside_the_library_needs_nothing_to_build_it():
+    code = (
+        "import sys\n"
+        "sys.modules['cffi'] = None\n"
+        "import mova_embed.boundary\n"
+        "print(sorted({'numpy', 'PIL', 'onnxruntime', 'tokenizers'} & set(sys.modules)))"
+    )
+    assert python(code) == "[]"
+
+
 @pytest.mark.parametrize("file", sorted(KERNELS.rglob("*.py")), ids=lambda file: str(file.relative_to(KERNELS)))
 def test_a_file_of_the_kernels_imports_neither_neighbour(file):
     assert not {"mova_export", "mova_runtime"} & set(imported(file))
@@ -131,6 +151,7 @@ def test_what_is_for_types_is_not_needed(module):
     python(code)
 
 
-def test_both_packages_are_there():
+def test_the_packages_are_there():
     assert len(list(RUNTIME.rglob("*.py"))) > 20
     assert len(list(KERNELS.rglob("*.py"))) > 3
+    assert len(list(EMBED.rglob("*.py"))) > 10

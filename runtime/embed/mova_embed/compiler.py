@@ -1,0 +1,72 @@
+"""The C compiler: the one that CC names, or the system's."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mova_embed.errors import EmbedError
+from mova_embed.interpreter import Interpreter
+
+_STRICT = ("-Wall", "-Wextra", "-Werror")
+_LINES = 3
+"""Of what a compiler complains about that an error repeats."""
+
+
+def compiler() -> list[str]:
+    """The command, from CC or what is installed.
+
+    Raises:
+        EmbedError: there is none.
+    """
+    asked = shlex.split(os.environ.get("CC", ""))
+    candidates = [asked] if asked else [["cc"], ["gcc"], ["clang"]]
+    for command in candidates:
+        if shutil.which(command[0]):
+            return command
+    tried = ", ".join(command[0] for command in candidates)
+    raise EmbedError(f"no C compiler (looked for {tried}); install one, such as with apt install gcc, or set CC")
+
+
+def compile_library(
+    sources: Iterable[Path], made: Path, interpreter: Interpreter, out: Path, flags: Sequence[str] = ()
+) -> None:
+    """Make libmova.so.
+
+    Args:
+        sources: C files; those in the folder `made` come from cffi and are compiled without warnings.
+        made: holds the written headers, and takes object files.
+        interpreter: to link.
+        out: the library's file.
+        flags: besides ours, as CFLAGS has them.
+
+    Raises:
+        EmbedError: there is no compiler, or it fails.
+    """
+    command = compiler()
+    folders = [made, next(iter(_folders(sources, made))), *interpreter.includes]
+    common = ["-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-pthread", *(f"-I{one}" for one in folders)]
+    objects = []
+    for source in sources:
+        ours = () if source.parent == made else _STRICT
+        objects.append(made / f"{source.stem}.o")
+        _run([*command, *common, *ours, *flags, "-c", str(source), "-o", str(objects[-1])])
+    python = interpreter.library
+    link = [f"-Wl,--version-script={made / 'exports.map'}", f"-Wl,-rpath,{python.parent}", "-Wl,-soname,libmova.so"]
+    files = [*map(str, objects), str(python)]
+    _run([*command, "-shared", "-pthread", *flags, *link, "-o", str(out), *files, "-ldl"])
+
+
+def _folders(sources: Iterable[Path], made: Path) -> list[Path]:
+    return [source.parent for source in sources if source.parent != made]
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+        raise EmbedError(f"{command[0]} fails: " + "; ".join(line.strip() for line in said[:_LINES]))
