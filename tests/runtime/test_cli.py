@@ -242,13 +242,6 @@ def test_a_probe_that_is_a_pickle_is_not_read(mova_command, bundle, tmp_path):
     assert "not an array" in done.error
 
 
-def test_doctor(mova_command):
-    done = mova_command("doctor")
-    assert (done.status, done.error) == (0, "")
-    for word in ("Python", "onnxruntime", "tokenizers", "backend ort"):
-        assert word in done.output
-
-
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
 def test_help_and_version(mova_command, arguments):
     done = mova_command(*arguments)

@@ -12,6 +12,7 @@ from mova_runtime.engines.nvidia import gpu
 _INSTRUCTIONS = {
     "bf16": frozenset(("avx512_bf16", "amx_bf16", "bf16")),
     "fp16": frozenset(("avx512_fp16", "amx_fp16", "asimdhp")),
+    "int8": frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")),
 }
 """Any of them, as Linux names them on x86 and on ARM."""
 
@@ -25,7 +26,7 @@ def identity_of(device: Literal["cpu", "cuda"]) -> dict[str, str]:
 
 
 def multiplies(precision: str) -> bool:
-    """Whether the processor has instructions for the matrix products of a floating-point precision."""
+    """Whether the processor has instructions for the matrix products of a precision: "fp32", "bf16", "fp16", "int8"."""
     return precision == "fp32" or bool(_INSTRUCTIONS[precision] & _flags())
 
 
