@@ -19,9 +19,9 @@ from torch import Tensor
 
 from mova_export.checkpoint.config import CheckpointConfig
 from mova_export.checkpoint.infer import TowerSizes
-from mova_export.checkpoint.layout import published_name
+from mova_export.checkpoint.layout import component_of, published_name
 from mova_export.checkpoint.models import MODELS
-from mova_export.checkpoint.random_model import RandomTensors
+from mova_export.checkpoint.random_model import RandomModel, RandomTensors
 from mova_export.checkpoint.source import Source
 from mova_export.checkpoint.tensors import Tensors
 from mova_export.checkpoint.tokenizer import Tokenizers
@@ -62,12 +62,27 @@ def four_bit(weight: np.ndarray) -> np.ndarray:
 
 
 class FourBitTensors(RandomTensors):
-    """Random tensors whose matrices lose nothing when they are rounded to 4 bits."""
+    """Random tensors of which the language model's matrices lose nothing when they are rounded to 4 bits."""
 
     def tensor(self, name: str) -> Tensor:
         """A tensor in float32."""
         tensor = super().tensor(name)
-        return torch.from_numpy(four_bit(tensor.numpy())) if tensor.ndim == 2 else tensor
+        is_spoken = component_of(name) == LANGUAGE_MODEL and tensor.ndim == 2
+        return torch.from_numpy(four_bit(tensor.numpy())) if is_spoken else tensor
+
+
+class FourBitModel(RandomModel):
+    """A published model with random weights whose language model bears 4 bits everywhere."""
+
+    @property
+    def origin(self) -> str:
+        """See `Source.origin`."""
+        return f"{super().origin}, the language model's rounded to 4 bits"
+
+    @cached_property
+    def reader(self) -> Tensors:  # type: ignore[override]  # as `RandomModel.reader`
+        """See `RandomModel.reader`; of Pix2Struct's tensors, too, nothing is smaller: it is not exported from here."""
+        return FourBitTensors(dict(super().reader), self._seed, {})
 
 
 class RandomLlama(Source):
