@@ -34,10 +34,11 @@ Found = Mapping[str, Any]
 
 def joined(runs: Sequence[Found]) -> Found:
     """Several runs on one machine as one: all contenders and ratios of each component, and the requests."""
-    components: dict[str, dict[str, Any]] = {}
+    widest = max(runs, key=lambda run: len(run["components"]))  # has the order
+    components: dict[str, dict[str, Any]] = {name: {} for name in widest["components"]}
     for run in runs:
         for name, found in run["components"].items():
-            one = components.setdefault(name, {**found, "contenders": [], "ratios": {}})
+            one = components[name] = components.get(name) or {**found, "contenders": [], "ratios": {}}
             known = {contender["label"] for contender in one["contenders"]}
             one["contenders"] += [contender for contender in found["contenders"] if contender["label"] not in known]
             for label, ratios in found["ratios"].items():
