@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -84,7 +85,9 @@ class Drawn:
         assert file, "the bundle has the language model"
         self._table = load_array(bundle.checked_path(file))
         self._language = bundle.manifest.language
-        self._graph = onnx.load(bundle.checked_path(bundle.artifact(LANGUAGE_MODEL, "fp32").files[0]))
+        for part in bundle.artifact(LANGUAGE_MODEL, "fp32").files:  # onnx refuses what is linked
+            shutil.copy(bundle.checked_path(part), folder)
+        self._graph = onnx.load(folder / "model.onnx")
         self._folder = folder
         tokenizer = Tokenizer.from_file(str(bundle.checked_path(bundle.manifest.language.tokenizer)))
         letters = ",".join(expert.letter for expert in bundle.manifest.vision.experts)

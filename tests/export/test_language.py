@@ -327,7 +327,9 @@ def test_a_random_language_model_speaks_of_something(monkeypatch: pytest.MonkeyP
 
 def test_room_is_asked_for_what_is_written_and_not_for_float32_that_is_not() -> None:
     source = RandomModel("mova-8b")
-    needs = {precision: _expected_bytes(source, ["llm"], [precision]) for precision in PRECISIONS}
+    needs = {precision: _expected_bytes(source, {"llm": [precision]}) for precision in PRECISIONS}
     assert 32.1e9 < needs["fp32"] < 33e9
     assert needs["int4"] <= needs["int8"] < 13e9 < needs["bf16"] == needs["fp16"] < 20e9
-    assert _expected_bytes(source, ["deplot"], ["int8"]) > 5.7 * 92e6, "a tower's float32 graph is written first"
+    assert _expected_bytes(source, {"deplot": ["int8"]}) > 5.7 * 92e6, "a tower's float32 graph is written first"
+    both = _expected_bytes(source, {"deplot": ["fp32"], "llm": ["int4"]})
+    assert both == pytest.approx(needs["int4"] + _expected_bytes(source, {"deplot": ["fp32"]}))
