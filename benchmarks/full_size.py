@@ -1,5 +1,6 @@
 """The tables of docs/benchmarks.md, from what `mova bench --json` wrote.
 
+    mova bench mova-8b --only text --precision bf16 … --json bench-mova-8b-0-text-MACHINE.json
     mova bench mova-8b --only base,… --precision bf16 --against torch --json bench-mova-8b-1-bf16-MACHINE.json
     mova bench mova-8b --only base,… --precision fp32 --against torch --json bench-mova-8b-2-fp32-MACHINE.json
     mova bench mova-8b --precision bf16,int4 --json bench-mova-8b-3-routes-MACHINE.json
