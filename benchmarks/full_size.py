@@ -43,7 +43,7 @@ def joined(runs: Sequence[Found]) -> Found:
             known = {contender["label"] for contender in one["contenders"]}
             one["contenders"] += [contender for contender in found["contenders"] if contender["label"] not in known]
             for label, ratios in found["ratios"].items():
-                one["ratios"].setdefault(label, {}).update(ratios)
+                one["ratios"][label] = {**ratios, **one["ratios"].get(label, {})}
             one["operations"] = one["operations"] or found["operations"]
     requests = next((run for run in runs if run["routes"]), runs[0])
     everything = [
