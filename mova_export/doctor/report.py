@@ -76,14 +76,14 @@ def _bundle(found: Findings) -> Iterator[str]:
     if found.damaged:
         yield f"  missing or cut off: {', '.join(found.damaged)}"
     yield f"  --backend {found.plan.backend}: {found.plan.why}"
-    yield f"  {'component':<12}{'in the bundle':<24}{'runs by':<20}{'checked here':<14}{'holds':>10}{'run':>10}"
+    yield f"  {'component':<12}{'in the bundle':<24}{'runs by':<20}{'checked here':<14}{'holds':>11}{'run':>11}"
     for part in found.plan.parts:
         has = ", ".join(part.precisions)
         if part.lacks:
             yield f"  {part.component:<12}{has:<24}can't run: {part.lacks}"
             continue
         sign = "" if part.measured else "~"
-        sizes = "".join(f"{sign + format_size(sum(size)):>10}" for size in (part.held, part.run))
+        sizes = "".join(f"{sign + format_size(sum(size)):>11}" for size in (part.held, part.run))
         yield f"  {part.component:<12}{has:<24}{part.by:<20}{'yes' if part.checked else 'not yet':<14}{sizes}"
     yield "  the whole of it by each backend:"
     yield from (f"    {name:<13}{text}" for name, text in found.plan.ways.items())
