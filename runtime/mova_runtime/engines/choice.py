@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,7 +130,7 @@ def _own(bundle: Bundle, own: selection.Own) -> Choice:
     if own.precision is not None and own.precision not in PRECISIONS:
         raise BackendError(f"{own.component}: unknown precision {own.precision!r}; one of {', '.join(PRECISIONS)}")
     candidates = (own.precision,) if own.precision else _precisions(bundle, own.backend)
-    if not own.precision and own.backend not in ONLY and not any(map(_served(bundle, own.component), candidates)):
+    if not own.precision and own.backend not in ONLY and not any(bundle.has(own.component, one) for one in candidates):
         candidates = _exported(bundle, own.component)
     return _named(bundle, own.backend, candidates, own.component)
 
@@ -138,10 +138,9 @@ def _own(bundle: Bundle, own: selection.Own) -> Choice:
 def _elsewhere(bundle: Bundle, most: Choice, named: Collection[str]) -> Iterator[Choice]:
     """What serves components that were not exported in what serves most; `named`: those that were chosen for."""
     for component in bundle.manifest.components:
-        is_served = _served(bundle, component)
-        if most.obstacle or component in named or is_served(most.precision) or most.backend in ONLY:
+        if most.obstacle or component in named or bundle.has(component, most.precision) or most.backend in ONLY:
             continue
-        if most.backend == "openvino" and is_served("fp32"):  # it derives every precision from that
+        if most.backend == "openvino" and bundle.has(component, "fp32"):  # it derives every precision from that
             continue
         for precision in _exported(bundle, component):
             able = [most.backend, *(backend for backend in ON_CPU[precision] if backend != most.backend)]
@@ -152,10 +151,6 @@ def _elsewhere(bundle: Bundle, most: Choice, named: Collection[str]) -> Iterator
 
 def _exported(bundle: Bundle, component: str) -> tuple[Precision, ...]:
     return tuple(precision for precision in PRECISIONS if bundle.has(component, precision))
-
-
-def _served(bundle: Bundle, component: str) -> Callable[[Precision], bool]:
-    return lambda precision: bundle.has(component, precision)
 
 
 def _obstacle_to(choice: Choice, component: str) -> str:
