@@ -232,14 +232,16 @@ def test_an_interrupt_keeps_what_there_is_and_ends_every_process(bundle, tmp_pat
         for line in process.stdout:
             if line.startswith("vary:"):  # base and dinov2 are done
                 break
-        time.sleep(0.3)
-        children = _children(process.pid)
+        while not (children := _children(process.pid)):  # what measures it starts, or the next
+            assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.splitlines() == [f"interrupted after 2 components, kept: {file}", "mova: interrupted"]
     results = json.loads(file.read_text())
-    assert list(results["components"]) == ["base", "dinov2"]
+    found = list(results["components"])
+    assert error.splitlines() == [f"interrupted after {len(found)} components, kept: {file}", "mova: interrupted"]
+    assert found in (["base", "dinov2"], ["base", "dinov2", "vary"]), "a fast machine may have done one more"
     assert results["complete"] is False
     assert children
     assert not [child for child in children if _is_running(child)]
