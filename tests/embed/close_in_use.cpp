@@ -1,5 +1,6 @@
-// close_in_use BUNDLE: the first calls of a process come from eight threads at once; then one closes what the others use.
-// Prints what the eight opens gave, and every status that calls ended with.
+// close_in_use BUNDLE: the first calls of a process come from eight threads at once; then one closes what the others use,
+// and what one is being answered by. Prints what the eight opens gave, every status that calls ended with, and how an
+// answer ended after how many of its pieces.
 #include <mova.h>
 
 #include <atomic>
@@ -20,6 +21,31 @@ void in_threads(Work work) {
   std::vector<std::thread> threads;
   for (int i = 0; i < kThreads; i++) threads.emplace_back(work, i);
   for (std::thread& thread : threads) thread.join();
+}
+
+// An answer that is closed by another thread when its third piece has come.
+struct Listener {
+  mova_runtime* runtime;
+  int pieces = 0;
+};
+
+int hear(const char*, size_t, void* context) {
+  Listener& listener = *static_cast<Listener*>(context);
+  if (++listener.pieces == 3) std::thread([&] { mova_close(listener.runtime); }).join();
+  return 0;
+}
+
+void stream(mova_runtime* runtime) {
+  std::vector<unsigned char> pixels(3 * kSide * kSide);
+  mova_image image{pixels.data(), kSide, kSide, 0, MOVA_RGB8, 0};
+  mova_request request{};
+  request.struct_size = sizeof request;
+  request.max_new_tokens = 200;
+  request.experts = "none";
+  Listener listener{runtime};
+  mova_result* result = nullptr;
+  mova_status status = mova_stream(runtime, &image, "What is on the table?", &request, hear, &listener, &result);
+  std::cout << mova_status_name(status) << " after " << listener.pieces << (result ? ", with a result" : "") << '\n';
 }
 
 }  // namespace
@@ -61,7 +87,8 @@ int main(int count, char** arguments) {
   });
   closing.join();
   for (const auto& end : ends) std::cout << end.first << '\n';
-  for (std::size_t i = 1; i < runtimes.size(); i++)
+  stream(runtimes[1]);
+  for (std::size_t i = 2; i < runtimes.size(); i++)
     if (mova_close(runtimes[i]) != MOVA_OK) return 1;
   return 0;
 }

@@ -40,6 +40,9 @@ def test_what_it_prints_compiles_a_program(mova_command, tmp_path, bundle, pictu
         "lib/libmova.so",
         "lib/pkgconfig/mova.pc",
     ]
+    found = [line.split("or: ", 1)[1] for line in done.output.splitlines() if line.startswith("or:")]
+    assert "mova" in sh("sh", "-c", found[0].strip())
+    assert shlex.split(told["CMake"])[-1] == f"-DCMAKE_PREFIX_PATH={out}"
     assert mova_command("embed", "build", "--out", out).status == 0  # again, over what is there
 
 
@@ -119,8 +122,13 @@ class TestMistakes:
         done = mova_command("embed", "build", "--out", tmp_path / "out")
         assert_user_error(done, "cc fails: ")
         assert "-fno-such-flag" in done.error
-        assert not list((tmp_path / "out" / "lib").glob("*.so"))
-        assert not list((tmp_path / "out").glob(".build-*"))
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("variable", ["CC", "CFLAGS"])
+    def test_an_open_quotation_mark(self, mova_command, monkeypatch, tmp_path, variable):
+        monkeypatch.setenv(variable, "gcc '-O3")
+        done = mova_command("embed", "build", "--out", tmp_path / "out")
+        assert_user_error(done, f"{variable} can't be read (no closing quotation): gcc '-O3")
 
     def test_no_headers(self, mova_command, monkeypatch, tmp_path):
         monkeypatch.setattr(sysconfig, "get_path", lambda name, **_: str(tmp_path))

@@ -64,6 +64,7 @@ def frame(thread, number):
 def test_the_first_calls_at_once_and_closing_what_others_use(program, bundle):
     done = run(program("close_in_use.cpp"), bundle(2))
     assert done.returncode == 0, done.stderr
-    opened, *ends = done.stdout.splitlines()
+    opened, *ends, streamed = done.stdout.splitlines()
+    assert streamed == "MOVA_CLOSED after 3"
     assert opened.split() == ["MOVA_OK"] * THREADS
     assert ends == ["MOVA_CLOSED: the runtime is closed", "MOVA_OK"]

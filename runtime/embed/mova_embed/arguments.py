@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,19 @@ class Stop:
 
     flag: Any
     """An int32_t that another thread may set, or NULL."""
+    closed: Callable[[], bool]
+    """Another thread closed the runtime."""
     heard_enough: bool = False
     """The callback said so."""
 
+    @property
+    def cancelled(self) -> bool:
+        """The program said so, in one way or the other."""
+        return self.heard_enough or bool(self.flag and self.flag[0])
+
     def is_set(self) -> bool:
         """Asked before each token."""
-        return self.heard_enough or bool(self.flag and self.flag[0])
+        return self.cancelled or self.closed()
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,10 @@ class Wanted:
     how: How
 
 
-def wanted(ffi: Any, given: Any) -> Wanted:
+def wanted(ffi: Any, given: Any, closed: Callable[[], bool]) -> Wanted:
     """Read a `mova_request`; whether its numbers make sense is for the runtime to say.
+
+    `closed`: asked before each token of the answer, which ends where it is true.
 
     Raises:
         RefusedError: a text is not UTF-8, or the texts that end the answer have no end.
@@ -91,7 +101,7 @@ def wanted(ffi: Any, given: Any) -> Wanted:
             raise RefusedError(
                 Status.INVALID_ARGUMENT, f"stop has over {_MOST_STOPS} texts; put a NULL behind the last"
             )
-    stop = Stop(given.cancel)
+    stop = Stop(given.cancel, closed)
     how: How = {
         "temperature": given.temperature,
         "top_p": given.top_p or 1.0,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mova_embed import arguments
 from mova_embed.lending import lend
 from mova_embed.library import Library
 from mova_embed.results import TEXTS
-from mova_embed.status import RefusedError, Status, status_of, text_of
+from mova_embed.status import Status, status_of, text_of
 
 Entry = Callable[..., Status | None]
 """A function that C calls; None is `Status.OK`."""
@@ -68,10 +69,10 @@ def connect(ffi: Any, lib: Any) -> None:
         pointer[0], count[0] = library.result(result).tokens(ffi)
 
     def tensor(result: int, name: Any, description: Any) -> None:
-        library.result(result).fill(ffi, _named(ffi, name), description)
+        library.result(result).fill(ffi, arguments.text(ffi, name, "name"), description)
 
     def dlpack(result: int, name: Any, pointer: Any) -> None:
-        pointer[0] = ffi.cast("void *", lend(library.result(result).tensor(_named(ffi, name))))
+        pointer[0] = ffi.cast("void *", lend(library.result(result).tensor(arguments.text(ffi, name, "name"))))
 
     def release(result: int) -> None:
         library.release(result)
@@ -80,11 +81,3 @@ def connect(ffi: Any, lib: Any) -> None:
     entries += [text, tokens, tensor, dlpack, release]
     for function in entries:
         entry(function)
-
-
-def _named(ffi: Any, name: Any) -> str:
-    try:
-        found: str = ffi.string(name).decode("utf-8")
-    except UnicodeDecodeError:
-        raise RefusedError(Status.INVALID_ARGUMENT, "name is not UTF-8") from None
-    return found

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from mova_embed import header, packages, source
-from mova_embed.compiler import compile_library, compiler
+from mova_embed.compiler import compile_library, compiler, words
 from mova_embed.errors import EmbedError
 from mova_embed.interpreter import Interpreter, this_interpreter
 
@@ -36,15 +34,13 @@ def build(out: Path) -> Built:
         EmbedError: no compiler, no headers, no shared libpython, a compiler that fails, or `out` can't be written.
     """
     compiler()  # a mistake that is found at once
+    flags = words("CFLAGS")
     interpreter = this_interpreter()
     out = out.absolute()
     try:
-        for folder in ("include", "lib/pkgconfig", "lib/cmake/mova"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=out) as name:
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=_there(out)) as name:
             made = Path(name)
             sources = source.write(made, interpreter)
-            flags = shlex.split(os.environ.get("CFLAGS", ""))
             compile_library(sources, made, interpreter, made / "libmova.so", flags)
             files = {
                 "include/mova.h": (made / "mova.h").read_text(encoding="utf-8"),
@@ -55,9 +51,19 @@ def build(out: Path) -> Built:
             }
             for file, text in files.items():
                 (made / "file").write_text(text, encoding="utf-8")
-                (made / "file").replace(out / file)
-            shutil.move(made / "libmova.so", out / "lib" / "libmova.so")
+                _move(made / "file", out / file)
+            _move(made / "libmova.so", out / "lib" / "libmova.so")
     except OSError as error:
         raise EmbedError(f"{out} can't be written ({error.strerror or error})") from None
     prefix = shlex.quote(str(out))
     return Built(out, interpreter, packages.compile_flags(prefix), packages.link_flags(prefix))
+
+
+def _there(out: Path) -> Path:
+    """It, or the nearest folder above that exists: a failure leaves nothing behind, and a move is at once."""
+    return next(folder for folder in (out, *out.parents) if folder.exists())
+
+
+def _move(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    file.replace(to)

@@ -6,10 +6,11 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mova_embed.errors import EmbedError
+from mova_embed.header import C
 from mova_embed.interpreter import Interpreter
 
 _STRICT = ("-Wall", "-Wextra", "-Werror")
@@ -21,9 +22,9 @@ def compiler() -> list[str]:
     """The command, from CC or what is installed.
 
     Raises:
-        EmbedError: there is none.
+        EmbedError: there is none, or CC is no command line.
     """
-    asked = shlex.split(os.environ.get("CC", ""))
+    asked = words("CC")
     candidates = [asked] if asked else [["cc"], ["gcc"], ["clang"]]
     for command in candidates:
         if shutil.which(command[0]):
@@ -32,8 +33,20 @@ def compiler() -> list[str]:
     raise EmbedError(f"no C compiler (looked for {tried}); install one, such as with apt install gcc, or set CC")
 
 
+def words(variable: str) -> list[str]:
+    """What an environment variable says, as a shell splits it.
+
+    Raises:
+        EmbedError: a quotation mark is open.
+    """
+    try:
+        return shlex.split(os.environ.get(variable, ""))
+    except ValueError as error:
+        raise EmbedError(f"{variable} can't be read ({str(error).lower()}): {os.environ[variable]}") from None
+
+
 def compile_library(
-    sources: Iterable[Path], made: Path, interpreter: Interpreter, out: Path, flags: Sequence[str] = ()
+    sources: Sequence[Path], made: Path, interpreter: Interpreter, out: Path, flags: Sequence[str] = ()
 ) -> None:
     """Make libmova.so.
 
@@ -48,7 +61,7 @@ def compile_library(
         EmbedError: there is no compiler, or it fails.
     """
     command = compiler()
-    folders = [made, next(iter(_folders(sources, made))), *interpreter.includes]
+    folders = [made, C, *interpreter.includes]
     common = ["-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-pthread", *(f"-I{one}" for one in folders)]
     objects = []
     for source in sources:
@@ -59,10 +72,6 @@ def compile_library(
     link = [f"-Wl,--version-script={made / 'exports.map'}", f"-Wl,-rpath,{python.parent}", "-Wl,-soname,libmova.so"]
     files = [*map(str, objects), str(python)]
     _run([*command, "-shared", "-pthread", *flags, *link, "-o", str(out), *files, "-ldl"])
-
-
-def _folders(sources: Iterable[Path], made: Path) -> list[Path]:
-    return [source.parent for source in sources if source.parent != made]
 
 
 def _run(command: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import threading
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -22,20 +22,20 @@ class Kind(IntEnum):
 
 
 class Handles(Generic[Thing]):
-    """What is open, of one kind. Each method is safe in any thread: a step that counts is one of a dictionary."""
+    """What is open, of one kind. Each method is safe in any thread."""
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
         self._open: dict[int, Thing] = {}
-        self._counter = itertools.count(1)
         self._last = 0
+        self._lock = threading.Lock()
 
     def add(self, thing: Thing) -> int:
         """A handle for it."""
-        count = next(self._counter)
-        self._last = max(self._last, count)
-        handle = count * _STEP + self._kind
-        self._open[handle] = thing
+        with self._lock:
+            self._last += 1
+            handle = self._last * _STEP + self._kind
+            self._open[handle] = thing
         return handle
 
     def get(self, handle: int) -> Thing:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mova_runtime.engines.protocol import Array
 
 
+_CLOSED = "the runtime is closed"
+
+
 @dataclass
 class _Opened:
     """A runtime that C has, or just closed."""
@@ -79,7 +82,8 @@ class Library:
 
         The callback runs without Python's lock, in this thread.
         """
-        wanted = arguments.wanted(self._ffi, request)
+        opened = self._runtimes.get(handle)
+        wanted = arguments.wanted(self._ffi, request, lambda: opened.closed)
         with self._using(handle) as runtime:
             asked, chosen = runtime.request(
                 frame(self._ffi, image),
@@ -94,6 +98,8 @@ class Library:
                     wanted.stop.heard_enough = bool(piece(encoded, len(encoded), context))
             answer = runtime.answer_of(asked)
         cancelled = wanted.stop.heard_enough or answer.stats.finish == "cancelled"
+        if cancelled and not wanted.stop.cancelled:
+            raise RefusedError(Status.CLOSED, _CLOSED)
         return self._results.add(_answered(answer)) if kept else 0, cancelled
 
     def stats(self, handle: int) -> int:
@@ -116,7 +122,7 @@ class Library:
             yield opened.runtime
         except Exception as error:
             if opened.closed:  # whatever a call then runs into
-                raise RefusedError(Status.CLOSED, "the runtime is closed") from error
+                raise RefusedError(Status.CLOSED, _CLOSED) from error
             raise
 
     def _question(self, pointer: Any) -> str:

@@ -26,8 +26,9 @@ MOVA_API mova_status mova_init(void);
  */
 MOVA_API mova_status mova_open(const char *path, const mova_options *options, mova_runtime **runtime);
 
-/** Close a bundle and give its memory back. Calls that are at work in other threads end, with MOVA_CLOSED where they
- * still need an engine; an answer that is being spoken goes on to its end. Results stay. NULL is MOVA_INVALID_ARGUMENT, closing twice MOVA_CLOSED.
+/** Close a bundle and give its memory back. Calls that are at work in other threads end with MOVA_CLOSED: an
+ * answer before its next token, others where they next need an engine. Results stay. NULL is MOVA_INVALID_ARGUMENT,
+ * closing twice MOVA_CLOSED.
  */
 MOVA_API mova_status mova_close(mova_runtime *runtime);
 

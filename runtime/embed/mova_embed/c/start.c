@@ -68,15 +68,20 @@ static void show_python_to_modules(void) {
     dlopen(python.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL); /* kept open */
 }
 
-static void can_import(const char *name) {
+static void can_import(const char *name, int ours) {
   PyObject *module = PyImport_ImportModule(name), *kind, *error, *trace;
   Py_XDECREF(module);
   if (module != NULL) return;
   PyErr_Fetch(&kind, &error, &trace);
   PyObject *text = error ? PyObject_Str(error) : NULL;
   const char *told = text ? PyUnicode_AsUTF8(text) : NULL;
-  snprintf(why, sizeof why, "Python of %s can't import %s (%s); build libmova again with the Python that has it",
-           MOVA_PREFIX, name, told ? told : "no reason told");
+  const char *reason = told ? told : "no reason told";
+  if (ours)
+    snprintf(why, sizeof why, "Python of %s can't import %s (%s); build libmova again with the Python that has it",
+             MOVA_PREFIX, name, reason);
+  else
+    snprintf(why, sizeof why, "the Python that runs in this program can't import %s (%s); libmova was built for that of %s",
+             name, reason, MOVA_PREFIX);
   Py_XDECREF(text);
   Py_XDECREF(kind);
   Py_XDECREF(error);
@@ -91,7 +96,7 @@ static void start(void) {
   if (ours && !initialise()) return;
   PyGILState_STATE state = ours ? PyGILState_UNLOCKED : PyGILState_Ensure();
   const char *const needed[] = {"_cffi_backend", "mova_embed.boundary"};
-  for (size_t i = 0; i < sizeof needed / sizeof *needed && !*why; i++) can_import(needed[i]);
+  for (size_t i = 0; i < sizeof needed / sizeof *needed && !*why; i++) can_import(needed[i], ours);
   if (ours)
     PyEval_SaveThread();
   else
