@@ -7,8 +7,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from mova_runtime.bundle import Bundle
-
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
@@ -24,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mova_export.doctor.look import look
     from mova_export.doctor.report import lines
 
-    found = look(Bundle.open(arguments.bundle) if arguments.bundle else None)
+    found = look(arguments.bundle)
     advice = advise(found)
     if arguments.json:
         print(json.dumps({**found.to_json(), "next": asdict(advice)}))

@@ -62,9 +62,12 @@ def _without(found: Findings) -> Iterator[Advice]:
 
 def _with_bundle(found: Findings) -> Iterator[Advice]:
     bundle, plan, room = shlex.quote(found.bundle), found.plan, found.room
+    if found.bundle_trouble:
+        yield Advice(f"mova verify {bundle}", f"{found.bundle_trouble}; this tells when it is whole")
     if found.damaged:
-        why = f"{len(found.damaged)} files are missing or cut off, {found.damaged[0]} first: copy the bundle again"
-        yield Advice(f"mova verify {bundle}", f"{why}; this tells when it is whole")
+        first, *others = found.damaged
+        told = f"{first} is missing or cut off{f', and {len(others)} more' if others else ''}"
+        yield Advice(f"mova verify {bundle}", f"{told}: copy the bundle again; this tells when it is whole")
     if plan is None or not plan.runs:
         yield _repair(found)
         return
@@ -82,7 +85,8 @@ def _with_bundle(found: Findings) -> Iterator[Advice]:
         yield Advice(f"mova bench {bundle}", f"exported without {', '.join(lacking)}: it measures, it does not answer")
     if room and not room.suffices:
         options += _budgets(found)
-    yield Advice(f'mova run {bundle} --image photo.jpg --question "What is on the table?"{options}', "all is ready")
+    ready = "all is ready, as far as files' sizes tell (`mova verify` reads every byte)"
+    yield Advice(f'mova run {bundle} --image photo.jpg --question "What is on the table?"{options}', ready)
 
 
 def _repair(found: Findings) -> Advice:

@@ -11,9 +11,10 @@ from mova_export.doctor.isolated import PATIENCE, Reply, ask
 from mova_export.doctor.libraries import DRIVER, EXPORT, libraries, questions, questions_on_a_gpu
 from mova_export.doctor.machine import machine
 from mova_export.doctor.plan import Plan
-from mova_runtime.bundle import Bundle
+from mova_runtime.bundle import MANIFEST, Bundle
 from mova_runtime.engines.installed import version
 from mova_runtime.engines.nvidia import Gpu
+from mova_runtime.errors import MovaError
 
 SYSTEM = Path("/usr/lib")
 """Where Debian's Pythons have their packages."""
@@ -32,13 +33,17 @@ answer({name: told(name) for name in BACKENDS})
 _PLAN = "from mova_export.doctor.plan import in_a_process; answer(in_a_process())"
 
 
-def look(bundle: Bundle | None = None, patience: float = PATIENCE) -> Findings:
+def look(folder: Path | None = None, patience: float = PATIENCE) -> Findings:
     """What this machine can do; nothing that is broken ends it.
 
     Args:
-        bundle: to be run here; None asks of the machine alone.
+        folder: the bundle that is to be run here; None asks of the machine alone.
         patience: seconds that each of three rounds of questions may take.
+
+    Raises:
+        BundleError: the folder is not there, or has no manifest.
     """
+    bundle, trouble = _opened(folder)
     replies = ask(questions(), patience)
     driver = replies.pop(DRIVER)
     gpu, gpu_memory = _gpu(driver)
@@ -63,12 +68,23 @@ def look(bundle: Bundle | None = None, patience: float = PATIENCE) -> Findings:
         twice=bool(version("onnxruntime") and version("onnxruntime-gpu")),
         missing=tuple(package for package in EXPORT if version(package) is None),
         system_tensorrt=next(map(str, SYSTEM.glob("python3*/dist-packages/tensorrt")), ""),
-        bundle=str(bundle.root) if bundle else "",
+        bundle=str(folder or ""),
+        bundle_trouble=trouble,
         precisions=bundle.precisions if bundle else (),
         damaged=tuple(_damaged(bundle)) if bundle else (),
         plan=Plan.from_json(plan.found) if plan.found else None,
         plan_trouble=plan.trouble,
     )
+
+
+def _opened(folder: Path | None) -> tuple[Bundle | None, str]:
+    """The bundle, or what is wrong with its manifest. A folder without one is the caller's mistake, and raises."""
+    try:
+        return (Bundle.open(folder) if folder else None), ""
+    except MovaError as error:
+        if not folder or not (folder / MANIFEST).is_file():
+            raise
+        return None, str(error)
 
 
 def _damaged(bundle: Bundle) -> Iterator[str]:

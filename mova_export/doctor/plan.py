@@ -10,6 +10,7 @@ from typing import Any
 
 from mova_runtime.bundle import Bundle
 from mova_runtime.bundle.kernels import kernels_record, weights_record
+from mova_runtime.bundle.manifest import Precision
 from mova_runtime.bundle.schema import from_json
 from mova_runtime.engines import abilities, backends
 from mova_runtime.engines.abilities import BACKENDS, ONLY, RUNS
@@ -45,7 +46,8 @@ class Part:
 class Plan:
     """backend: what to open the bundle with; why: it was chosen, or nothing could be; parts: one a component.
 
-    ways: by backend, the precisions in which it would run all of the bundle here, or what it lacks.
+    ways: by backend, the precisions in which it would run the bundle here, with the components that were exported so
+    where they are not all, or what it lacks.
     """
 
     backend: str
@@ -118,13 +120,22 @@ def _ways(bundle: Bundle, unusable: Collection[str]) -> Iterator[tuple[str, str]
             yield backend, "NVIDIA's driver does not answer"
         else:
             lacks = {precision: _lack(bundle, backend, precision) for precision in RUNS[backend]}
-            able = [precision for precision, lack in lacks.items() if not lack]
+            able = [f"{one}{_extent(bundle, backend, one)}" for one, lack in lacks.items() if not lack]
             nearest = [lack for precision, lack in lacks.items() if precision in bundle.precisions]
             yield backend, ", ".join(able) or str((nearest or list(lacks.values()))[0])
 
 
-def _lack(bundle: Bundle, backend: str, precision: Any) -> str | None:
-    """What a backend lacks to run all that it has of a bundle in a precision."""
+def _extent(bundle: Bundle, backend: str, precision: Precision) -> str:
+    """Which components a backend runs in a precision, where it is not all that it could."""
+    runs = abilities.runnable(bundle, backend, precision)
+    others = [name for name in _components(bundle) if name not in runs]
+    if not others or backend in ONLY:
+        return ""
+    return f" without {', '.join(others)}" if len(others) < len(runs) else f" for {', '.join(sorted(runs))} alone"
+
+
+def _lack(bundle: Bundle, backend: str, precision: Precision) -> str | None:
+    """What a backend lacks to run a bundle, or what of it was exported so, in a precision."""
     only = ONLY.get(backend, ())
     if lack := abilities.obstacle(bundle, backend, precision, *only):
         return lack

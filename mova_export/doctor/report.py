@@ -70,6 +70,9 @@ def _gpu(gpu: Gpu | None, memory: int, trouble: str) -> str:
 
 def _bundle(found: Findings) -> Iterator[str]:
     yield from ("", f"bundle {found.bundle}")
+    if found.bundle_trouble:
+        yield f"  can't be opened: {found.bundle_trouble}"
+        return
     if not found.plan:
         yield f"  what would run it was not found out: {found.plan_trouble}"
         return
@@ -85,7 +88,7 @@ def _bundle(found: Findings) -> Iterator[str]:
         sign = "" if part.measured else "~"
         sizes = "".join(f"{sign + format_size(sum(size)):>11}" for size in (part.held, part.run))
         yield f"  {part.component:<12}{has:<24}{part.by:<20}{'yes' if part.checked else 'not yet':<14}{sizes}"
-    yield "  the whole of it by each backend:"
+    yield "  precisions by each backend:"
     yield from (f"    {name:<13}{text}" for name, text in found.plan.ways.items())
     if found.room:
         yield from _room(found.room)

@@ -118,8 +118,16 @@ def test_a_precision_that_nothing_here_runs(found):
 def test_a_copy_that_lacks_files(found):
     half = found(damaged=("components/sam/fp32/model.onnx",))
     assert asked(half) == "mova verify /bundle"
-    assert "components/sam/fp32/model.onnx first" in advise(half).why
+    assert advise(half).why.startswith("components/sam/fp32/model.onnx is missing or cut off: copy the bundle again")
     assert not half.runs
+    assert "cut off, and 2 more: copy" in advise(found(damaged=("a", "b", "c"))).why
+
+
+def test_a_bundle_that_can_not_be_opened(found):
+    broken = found(bundle_trouble="/bundle/manifest.json: not valid JSON (line 1)", plan=None)
+    assert asked(broken) == "mova verify /bundle"
+    assert "not valid JSON" in advise(broken).why
+    assert not broken.runs
 
 
 def test_a_gpu_that_nothing_uses(found):

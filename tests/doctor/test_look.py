@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from bundle_copy import copy_bundle
+from bundle_copy import copy_bundle, edited_manifest, rewrite
 from mova_export.doctor import isolated, libraries
 from mova_export.doctor.isolated import ask
 from mova_export.doctor.look import look
@@ -62,7 +62,7 @@ def kinds(monkeypatch):
 
 def test_a_broken_library_serves_nothing_and_openvino_takes_over(kinds, bundle):
     kinds(onnxruntime="raise OSError('libgomp.so.1: no such file')")
-    found = look(Bundle.open(bundle(2)))
+    found = look(bundle(2))
     assert found.broken == {"onnxruntime": "OSError: libgomp.so.1: no such file"}
     assert found.unusable == ("ort", "ort-cuda")
     assert "ort" not in found.able
@@ -82,7 +82,7 @@ def test_nothing_usable_is_told_with_status_1(kinds, bundle, mova_command):
 @pytest.mark.parametrize("trouble", [CRASH, "raise OSError('no')"])
 def test_a_broken_driver_is_asked_once(monkeypatch, bundle, trouble):
     monkeypatch.setattr(libraries, "_DRIVER", trouble)
-    found = look(Bundle.open(bundle(2)))
+    found = look(bundle(2))
     assert found.driver_trouble
     assert found.abilities["ort-cuda"] == found.plan.ways["tensorrt"] == "NVIDIA's driver does not answer"
     assert found.plan.backend == "ort", "auto would ask the driver"
@@ -129,6 +129,31 @@ def test_a_half_copied_bundle(mova_command, bundle, tmp_path):
     assert done.status == 1
     assert f"missing or cut off: {file.path}" in done.output
     assert done.output.endswith(f"  mova verify {copied}\n")
+
+
+def test_a_manifest_that_can_not_be_read(mova_command, bundle, tmp_path):
+    copied = copy_bundle(bundle(2), tmp_path / "bundle")
+    file = copied / "manifest.json"
+    rewrite(file, file.read_bytes()[:1000])
+    done = mova_command("doctor", copied)
+    assert (done.status, done.error) == (1, "")
+    assert f"can't be opened: {file}: not valid JSON (" in done.output
+    assert "what can run here" in done.output
+    assert done.output.endswith(f"  mova verify {copied}\n")
+    told = json.loads(mova_command("doctor", copied, "--json").output)
+    assert "not valid JSON" in told["bundle_trouble"]
+    assert told["runs"] is False
+
+
+def test_a_language_model_in_a_precision_of_its_own(bundle, tmp_path):
+    copied = copy_bundle(bundle(2), tmp_path / "bundle")
+    with edited_manifest(copied) as manifest:
+        for name, component in manifest["components"].items():
+            wanted = "int4" if name == "llm" else "fp32"
+            component["artifacts"] = [component["artifacts"][0] | {"precision": wanted}]
+    ways = plan(Bundle.open(copied)).ways
+    assert ways["ort"] == "fp32 without llm, int4 for llm alone"
+    assert ways["openvino"].startswith("fp32 without llm")
 
 
 def test_what_is_no_bundle(mova_command, tmp_path):

@@ -60,6 +60,12 @@ def lacking(backend: str, precision: Precision = "fp32") -> str | None:
     return None if has_module("cuda.bindings") else "pip install cuda-bindings, of the driver's CUDA version or older"
 
 
+def runnable(bundle: Bundle, backend: str, precision: Precision) -> set[str]:
+    """Components that were exported in what a backend runs a precision from: it, or float32 where it converts that."""
+    sources: tuple[Precision, ...] = (precision, "fp32") if backend == "openvino" else (precision,)
+    return {name for name in bundle.manifest.components if any(bundle.has(name, source) for source in sources)}
+
+
 def obstacle(bundle: Bundle, backend: str, precision: Precision, component: str = "") -> str | None:
     """Why a backend can't run a component, or any of the bundle, in a precision; each is asked again when loaded."""
     if precision not in RUNS[backend]:
@@ -68,9 +74,7 @@ def obstacle(bundle: Bundle, backend: str, precision: Precision, component: str 
         return lack
     if backend == "cuda":  # it has weights of its own, which are looked for when they are loaded
         return None
-    sources: tuple[Precision, ...] = (precision, "fp32") if backend == "openvino" else (precision,)
-    components = [component] if component else bundle.manifest.components
-    if any(bundle.has(name, source) for name in components for source in sources):
+    if runnable(bundle, backend, precision) & {component or name for name in bundle.manifest.components}:
         return None
     has = ", ".join(bundle.precisions)
     return f"no {precision} in the bundle (it has {has}); export it with `--precision {precision}`"
