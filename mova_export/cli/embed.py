@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from mova_runtime import MovaError
@@ -27,6 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{built.out / 'lib' / 'libmova.so'}, for the Python of {built.interpreter.prefix}")
     print(f"compile: {built.compile_flags}")
     print(f"link:    {built.link_flags}")
-    print(f"or:      PKG_CONFIG_PATH={built.out / 'lib' / 'pkgconfig'} pkg-config --cflags --libs mova")
-    print(f"CMake:   find_package(mova) with -DCMAKE_PREFIX_PATH={built.out}")
+    print(
+        f"or:      PKG_CONFIG_PATH={shlex.quote(str(built.out / 'lib' / 'pkgconfig'))} pkg-config --cflags --libs mova"
+    )
+    print(f"CMake:   find_package(mova) with -DCMAKE_PREFIX_PATH={shlex.quote(str(built.out))}")
     return 0
