@@ -1,12 +1,12 @@
 """Whether all of MoVA-8B answers within the memory of an edge device: the peak of `mova run`, seen from outside.
 
-    python benchmarks/edge.py BUNDLE --work DIR [--limit 8GiB] [--budget 6.5GiB] [--experts none,sam,dinov2]
+    python benchmarks/edge.py BUNDLE --work DIR [--limit 8GiB] [--budget 7.2GiB] [--experts none,sam]
 
 BUNDLE is `mova export --preset mova-8b --random-weights`, of which the towers are taken as they are. Its language model
 is made anew in 4 bits, of random weights that 4 bits can say exactly: random weights of full precision bear 4 bits
-worse than trained ones, and half of them would get 8. A question is asked once for each of the experts named, in a
-process of its own, engines checked before; what counts is that process's most resident memory, libraries and mapped
-files included, as the operating system tells it when the process has ended.
+worse than trained ones, and half of them would get 8. A question is asked with each of the experts, and where the model
+chooses them, in a process of its own, engines checked before; what counts is that process's most resident memory,
+libraries and mapped files included, as the operating system tells it when the process has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from time import perf_counter
 from typing import Any
 
 from mova_export.bench.facts import cores, describe, facts, load, short_name
+from mova_export.doctor.room import NEEDED
 from mova_runtime.bundle import MANIFEST, Bundle
 from mova_runtime.bundle.manifest import LANGUAGE_MODEL
 from mova_runtime.bundle.schema import to_json
@@ -32,7 +32,16 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGE = ROOT / "mova_export" / "demo" / "chart.png"
 QUESTION = "Which bar is the tallest, and what is its value?"
-PRESET, TOKENS = "mova-8b", 16
+PRESET, TOKENS, ROUTED = "mova-8b", 16, "routed"
+WATCH = """
+import os, sys
+process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(process, 0)
+print(usage.ru_maxrss, file=sys.stderr)
+sys.exit(bool(status))
+"""
+"""Runs a command and tells its most KiB resident: not done from here, for a process's peak begins with its parent's."""
+
 MOVA = "import sys; from mova_export.cli import main; sys.exit(main())"
 
 Found = dict[str, Any]
@@ -72,26 +81,30 @@ def _add(towers: Bundle, out: Path) -> None:
 def ask(given: argparse.Namespace, bundle: Bundle, experts: str) -> Found:
     """One question in a process of its own: its peak, and what it said of itself."""
     command = [sys.executable, "-c", MOVA, "run", str(bundle.root), "--image", str(IMAGE)]
-    command += ["--question", QUESTION, "--experts", experts.replace("+", ","), "--max-new-tokens", str(TOKENS)]
+    command += ["--question", QUESTION, "--max-new-tokens", str(TOKENS)]
+    command += [] if experts == ROUTED else ["--experts", experts.replace("+", ",")]
     command += ["--backend", given.backend, "--precision", given.precision, "--threads", str(given.threads), "--json"]
-    command += ["--memory-budget", given.budget]
+    command += ["--memory-budget", given.budget, "--max-context", str(given.max_context)]
     start = perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout, "asked for above"
-        assert process.stderr, "asked for above"
-        said, complaint = process.stdout.read(), process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    found: Found = {"seconds": perf_counter() - start, "peak_bytes": _bytes(usage), "error": None}
-    if process.returncode:
-        return found | {"error": complaint.strip()}
-    answer = json.loads(said)
+    done = subprocess.run([sys.executable, "-S", "-c", WATCH, *command], capture_output=True, text=True)
+    *complaint, peak = done.stderr.strip().splitlines()
+    found: Found = {"seconds": perf_counter() - start, "peak_bytes": int(peak) * 1024, "error": None}
+    if done.returncode:
+        return found | {"error": complaint[-1] if complaint else f"status {done.returncode}"}
+    answer = json.loads(done.stdout)
     told = {name: answer["stats"][name] for name in ("served", "loading", "prompt_tokens")}
     return found | {"tokens": len(answer["tokens"]), **told, "stages": answer["stats"]["stages"]}
 
 
-def _bytes(usage: resource.struct_rusage) -> int:
-    return usage.ru_maxrss * 1024
+def table(results: Found) -> str:
+    """What each request took, as rows of Markdown."""
+    rows = ["| experts | most memory of the process, GiB | its seconds | tokens |", "|---" * 4 + "|"]
+    for asked, one in results["requests"].items():
+        used = [name for name in one.get("served", ()) if name not in NEEDED]
+        who = f"chosen by the model: {', '.join(used) or 'none'}" if asked == ROUTED else asked.replace("+", ", ")
+        took = f"**{one['peak_bytes'] / 2**30:.1f}** | {one['seconds']:.0f}"
+        rows.append(f"| {who} | {took} | {one['error'] or one['tokens']} |")
+    return "".join(f"{row}\n" for row in rows)
 
 
 def main() -> int:
@@ -100,9 +113,10 @@ def main() -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="where the bundle with 4 bits is, or is kept")
     parser.add_argument("--limit", default="8GiB", help="that a request has to stay under; default: %(default)s")
-    parser.add_argument("--budget", default="6.5GiB", help="--memory-budget of `mova run`; default: %(default)s")
-    parser.add_argument("--experts", default="none,sam,dinov2", help="requests, such as none,sam+deplot")
-    parser.add_argument("--backend", default="openvino,llm=ort:int4")
+    parser.add_argument("--budget", default="7.2GiB", help="--memory-budget of `mova run`; default: %(default)s")
+    parser.add_argument("--max-context", type=int, default=2048, help="of prompt and answer; default: %(default)s")
+    parser.add_argument("--experts", help="requests, such as routed,none,sam+deplot; default: routed, none, each")
+    parser.add_argument("--backend", default="openvino,llm=ort:int4,dinov2=ort:fp32")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--out", type=Path, default=RESULTS / f"edge-{short_name()}.json")
@@ -111,8 +125,10 @@ def main() -> int:
     bundle = edge_bundle(Bundle.open(given.bundle), given.work)
     limit = parse_size(given.limit)
     about = {**facts(given.threads), "bundle": describe(bundle), "budget": given.budget, "limit": given.limit}
+    about |= {"max_context": given.max_context, "backend": given.backend, "precision": given.precision}
     found = {}
-    for experts in given.experts.split(","):
+    each = [ROUTED, "none", *(expert.name for expert in bundle.manifest.vision.experts)]
+    for experts in given.experts.split(",") if given.experts else each:
         ask(given, bundle, experts)  # checks engines that never were on this machine
         found[experts] = one = ask(given, bundle, experts)
         told = one["error"] or f"{one['seconds']:.1f} s"

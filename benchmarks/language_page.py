@@ -1,7 +1,8 @@
-"""The tables of docs/language.md, from what `language.py` wrote.
+"""The tables of docs/language.md, from what `language.py` and `edge.py` wrote.
 
     python benchmarks/language.py
-    python benchmarks/language_page.py [RESULTS]
+    python benchmarks/edge.py BUNDLE --work DIR
+    python benchmarks/language_page.py
 
 Each precision beside the quicker of torch's caches in the same run.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import edge
 from pages import with_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,11 +86,18 @@ def _mebibytes(size: float | None) -> str:
     return "–" if size is None else f"{size / 2**20:,.0f}"
 
 
+def written(page: str) -> str:
+    """The page with the tables of the results that are kept."""
+    made = {SCRIPT: ("language-*.json", tables), "edge.py": ("edge-*.json", edge.table)}
+    for script, (pattern, make) in made.items():
+        (file,) = RESULTS.glob(pattern)
+        page = with_table(page, script, make(json.loads(file.read_text(encoding="utf-8"))))
+    return page
+
+
 def main() -> int:
     """Write the page anew."""
-    (file,) = sys.argv[1:] or [str(one) for one in RESULTS.glob("language-*.json")]
-    results = json.loads(Path(file).read_text(encoding="utf-8"))
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), SCRIPT, tables(results)), encoding="utf-8")
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"written: {PAGE}", file=sys.stderr)
     return 0
 

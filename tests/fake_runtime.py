@@ -49,6 +49,7 @@ class FakeRuntime:
     def manifest(self) -> Any:
         return SimpleNamespace(
             vision=SimpleNamespace(experts=[SimpleNamespace(name=name) for name in EXPERTS]),
+            language=SimpleNamespace(context=self.opened.get("max_context") or 2048),
             provenance=SimpleNamespace(model_type="mova_llama", checkpoint={"config.json": self.checkpoint}),
         )
 

@@ -23,7 +23,7 @@ _USAGE = """mova eval BUNDLE --questions FILE --images DIR --answers FILE [optio
 
 _NOT_WITH_JOIN = (
     *("bundle", "images", "shard", "experts", "max_new_tokens", "backend", "precision", "threads", "memory_budget"),
-    *("device_memory_budget", "model_id", "json"),
+    *("device_memory_budget", "max_context", "model_id", "json"),
 )
 _MAX_NEW_TOKENS = 128
 _CHECKPOINT_DIGITS = 12
@@ -51,6 +51,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads of an engine (default: one a core)")
     parser.add_argument("--memory-budget", metavar="SIZE", help="bound on the memory of engines and features, as 6GiB")
     parser.add_argument("--device-memory-budget", metavar="SIZE", help="the same of the GPU's memory")
+    parser.add_argument(
+        "--max-context", type=int, metavar="N", help="tokens of prompt and answer at most, whose caches take memory"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary")
     parser.set_defaults(run=run)
 
@@ -94,6 +97,7 @@ def _evaluate(arguments: argparse.Namespace, file: QuestionFile, shard: Shard) -
         threads=arguments.threads,
         memory_budget=arguments.memory_budget,
         device_memory_budget=arguments.device_memory_budget,
+        max_context=arguments.max_context,
     ) as runtime:
         whose = Run(arguments.model_id or arguments.bundle.resolve().name, _options(arguments, runtime))
         with AnswersFile(arguments.answers, whose, file.questions, overwrite=arguments.overwrite) as answers:
@@ -131,6 +135,7 @@ def _options(arguments: argparse.Namespace, runtime: mova.Runtime) -> Options:
     return Options(
         experts=experts,
         max_new_tokens=_MAX_NEW_TOKENS if arguments.max_new_tokens is None else arguments.max_new_tokens,
+        context=runtime.manifest.language.context,
         backend=f"{runtime.choice.backend}{comma}{own}",
         precision=runtime.choice.precision,
         checkpoint=digest.hexdigest()[:_CHECKPOINT_DIGITS],

@@ -42,6 +42,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--memory-budget", metavar="SIZE", help="bound on the memory of engines and features, as 6GiB")
     parser.add_argument("--device-memory-budget", metavar="SIZE", help="the same of the GPU's memory")
+    parser.add_argument(
+        "--max-context", type=int, metavar="N", help="tokens of prompt and answer at most, whose caches take memory"
+    )
     parser.add_argument("--no-prefetch", action="store_true", help="load each engine only when it is its turn")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of an engine (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print one JSON object: answer, tokens, routing, stats")
@@ -64,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         fallback=() if arguments.fallback is None else names("--fallback", arguments.fallback),
         memory_budget=arguments.memory_budget,
         device_memory_budget=arguments.device_memory_budget,
+        max_context=arguments.max_context,
         prefetch=not arguments.no_prefetch,
         threads=arguments.threads,
     ) as runtime:

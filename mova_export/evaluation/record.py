@@ -24,13 +24,14 @@ _ID_DIGITS = 32
 class Options:
     """What answers depend on besides the model's name and the question.
 
-    experts: those that were asked for, None where the router chose; max_new_tokens: the longest answer; backend: and
-    what components have of their own, as in "ort,adapter=cuda:bf16"; precision: of the others; checkpoint: the
-    beginning of a hash of the checkpoint's hashes.
+    experts: those that were asked for, None where the router chose; max_new_tokens: the longest answer; context: tokens
+    of prompt and answer at most; backend: and what components have of their own, as in "ort,adapter=cuda:bf16";
+    precision: of the others; checkpoint: the beginning of a hash of the checkpoint's hashes.
     """
 
     experts: tuple[str, ...] | None
     max_new_tokens: int
+    context: int
     backend: str
     precision: str
     checkpoint: str

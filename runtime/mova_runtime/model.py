@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mova_runtime.bundle import Bundle
@@ -43,7 +42,6 @@ class Model:
         *,
         speculates: bool = False,
         experts_at_once: bool = False,
-        max_context: int | None = None,
         language_model: LanguageModel | None = None,
         router: Router | None = None,
     ) -> None:
@@ -57,13 +55,11 @@ class Model:
             served: see `Encoder`.
             speculates: experts are loaded that the router is only likely to choose.
             experts_at_once: the experts of a request run at the same time.
-            max_context: tokens of prompt and answer at most, where that is less than the model's own bound.
             language_model: speaks instead of the bundle's.
             router: chooses experts instead of the language model.
         """
         manifest, language = bundle.manifest, bundle.manifest.language
-        context = min(language.context, max_context or language.context)
-        self.language = replace(language, context=context, max_prompt=min(language.max_prompt, context))
+        self.language = language
         self.language_model = language_model
         self.router = router
         self._kept = KeptPrompts(features)

@@ -19,7 +19,7 @@ from mova_runtime.engines.loader import Loader
 from mova_runtime.engines.pool import EnginePool, FeatureCache
 from mova_runtime.engines.pool.activity import PROCESS
 from mova_runtime.engines.prefetch import THREAD, Prefetcher
-from mova_runtime.errors import MovaError
+from mova_runtime.errors import ExpertError, MovaError
 from mova_runtime.given import Router
 from mova_runtime.options import Options, check
 from mova_runtime.routing import parse
@@ -47,13 +47,14 @@ class Runtime:
 
     def __init__(self, path: str | Path, options: Options = Options()) -> None:
         """See `mova_runtime.open`."""
-        self._bundle = Bundle.open(path)
+        bundle = Bundle.open(path)
+        components = tuple(bundle.manifest.components)
+        check(options, components)
+        self._bundle = bundle.bounded(options.max_context)
         choices = choose_in_order(self._bundle, options.backend, options.precision, options.fallback)
         self._choice = choices[0]
         self._loader = Loader(self._bundle, choices, options.threads, keep_compiled=options.keep_compiled)
         bounds = limits(options.memory_budget, options.device_memory_budget)
-        components = tuple(self._bundle.manifest.components)
-        check(options, components)
         self._pool = EnginePool(
             components,
             self._loader,
@@ -73,7 +74,7 @@ class Runtime:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says about itself."""
+        """What the bundle says about itself, its language model's context being `max_context` where that is less."""
         return self._bundle.manifest
 
     @property
@@ -190,8 +191,10 @@ class Runtime:
         They stay while somebody refers to them, also when the feature cache has let them go or the runtime is closed.
         """
         model, trace = self._model, Trace(self._recorder)
-        if name != "base":
-            parse.check((name,), self.manifest.vision.experts)
+        experts = self.manifest.vision.experts
+        if name != "base" and name not in [expert.name for expert in experts]:
+            known = ", ".join(expert.name for expert in experts)
+            raise ExpertError(f"no encoder {name!r}; one of base, {known}")
         inputs = model.preprocessor.decode(image)
         if name == "base":
             return model.encoder.base([inputs], trace)[0]
@@ -328,7 +331,6 @@ class Runtime:
                     self._loader.served,
                     speculates=self._options.speculate,
                     experts_at_once=self._options.experts_at_once,
-                    max_context=self._options.max_context,
                     language_model=self._options.language_model,
                     router=self._router,
                 )

@@ -78,6 +78,7 @@ def test_a_torn_line_in_the_middle_is_not_cut(evaluation):
     [
         (["--model-id", "x"], "answers.jsonl:1: an answer of model 'bundle', not 'x'"),
         (["--max-new-tokens", 9], "answers.jsonl:1: answered with max_new_tokens 128, not 9"),
+        (["--max-context", 1024], "answers.jsonl:1: answered with context 2048, not 1024"),
         (["--experts", "sam,vary"], "answers.jsonl:1: answered with experts not given, not vary,sam"),
         (["--experts", "none"], "answers.jsonl:1: answered with experts not given, not none"),
         (["--backend", "openvino"], "answers.jsonl:1: answered with backend ort, not openvino"),

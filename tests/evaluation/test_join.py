@@ -86,7 +86,7 @@ def test_a_part_that_is_missing_torn_at_work_or_the_target(sharded):
     "more",
     [["--images", "x"], ["--shard", "0/2"], ["--experts", "none"], ["--max-new-tokens", 3], ["--backend", "ort"],
      ["--precision", "fp32"], ["--threads", 1], ["--memory-budget", "1GiB"], ["--device-memory-budget", "1GiB"],
-     ["--model-id", "x"], ["--json", "x"]],
+     ["--max-context", 512], ["--model-id", "x"], ["--json", "x"]],
 )  # fmt: skip
 def test_options_that_joining_has_no_use_for(sharded, more):
     assert_user_error(join(sharded, more=more), f"--join answers nothing, so it takes no {more[0]}")

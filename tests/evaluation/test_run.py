@@ -26,6 +26,7 @@ def test_an_answers_line_has_the_published_fields(evaluation):
     assert {key: value for key, value in metadata["options"].items() if key != "checkpoint"} == {
         "experts": None,
         "max_new_tokens": 128,
+        "context": 2048,
         "backend": "ort",
         "precision": "fp32",
     }
@@ -166,10 +167,12 @@ def test_options_reach_the_runtime(evaluation):
     evaluation.run(
         "--experts", "sam, vary", "--max-new-tokens", 2, "--backend", "auto,adapter=cuda", "--precision", "bf16",
         "--threads", 3, "--memory-budget", "6GiB", "--device-memory-budget", "2GiB",
+        "--max-context", 1024,
     )  # fmt: skip
     assert evaluation.runtime.opened == {
         "path": evaluation.folder / "bundle", "backend": "auto,adapter=cuda", "precision": "bf16", "threads": 3,
         "memory_budget": "6GiB", "device_memory_budget": "2GiB",
+        "max_context": 1024,
     }  # fmt: skip
     for record in evaluation.records():
         assert record["metadata"]["routing"] == {"experts": ["vary", "sam"], "text": ""}

@@ -320,7 +320,7 @@ def test_experts_that_are_none(fresh, experts):
 
 @pytest.mark.parametrize("name", ["clip", "", None, "Base"])
 def test_features_of_nobody(rt, name):
-    with pytest.raises(mova.ExpertError, match="unknown expert"):
+    with pytest.raises(mova.ExpertError, match=r"no encoder .*; one of base, dinov2, vary"):
         rt.features(CHART, name)
 
 

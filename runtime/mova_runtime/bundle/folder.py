@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,16 @@ class Bundle:
         for member in bundle.files():
             bundle.path(member)
         return bundle
+
+    def bounded(self, context: int | None) -> Bundle:
+        """This bundle with a language model that is used for so many tokens at most, prompt and answer together.
+
+        What caches take is counted by that. None, or more than the model was made for, changes nothing.
+        """
+        language = self.manifest.language
+        least = min(language.context, context or language.context)
+        language = replace(language, context=least, max_prompt=min(language.max_prompt, least))
+        return Bundle(self.root, replace(self.manifest, language=language), anew=self._anew)
 
     def files(self) -> list[File]:
         """Every file the manifest names."""

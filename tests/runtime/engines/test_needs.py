@@ -193,6 +193,16 @@ def test_the_language_model_reads_in_pieces_against_all_of_its_context(bundle):
     assert longest(opened, "llm", probed) == caches(language) + probed, "a run has both at once"
 
 
+def test_a_shorter_context_takes_less_and_is_measured_for_itself(bundle):
+    whole, backend = Bundle.open(bundle(2)), OrtBackend("cpu", "fp32")
+    half = whole.bounded(whole.manifest.language.context // 2)
+    assert 2 * caches(half.manifest.language) == caches(whole.manifest.language)
+    assert backend.need(half, "llm").working.host < backend.need(whole, "llm").working.host
+    assert identity(backend, half, "llm") != identity(backend, whole, "llm")
+    assert identity(backend, half, "sam") == identity(backend, whole, "sam")
+    assert whole.bounded(1 << 30).manifest == whole.bounded(None).manifest == whole.manifest
+
+
 @pytest.mark.parametrize(("tokens", "width"), [(512, 1024), (256, 1024), (512, 768), (512, "width")])
 def test_a_question_is_longer_than_the_probe(bundle, tokens, width):
     manifest = Bundle.open(bundle(2)).manifest

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mova_runtime.bundle.manifest import LANGUAGE_MODEL
 from mova_runtime.cache_folder import cache_folder, keep
 from mova_runtime.engines.memory import Memory, Need
 
@@ -47,8 +48,10 @@ def identity(
     Raises:
         BundleError, EngineKeyError: see `Backend.identity`.
     """
+    context = {"context": str(bundle.manifest.language.context)} if component == LANGUAGE_MODEL else {}
     return {
         **backend.identity(bundle, component),
+        **context,
         "threads": str(threads),
         "keep compiled": str(keep_compiled),
     }
