@@ -34,7 +34,7 @@ Found = Mapping[str, Any]
 
 
 def joined(runs: Sequence[Found]) -> Found:
-    """Several runs on one machine as one: all contenders and ratios of each component, and the requests."""
+    """Several runs on one machine as one: all contenders and ratios of each component, and the widest run's requests."""
     widest = max(runs, key=lambda run: len(run["components"]))  # has the order
     components: dict[str, dict[str, Any]] = {name: {} for name in widest["components"]}
     for run in runs:
@@ -45,7 +45,7 @@ def joined(runs: Sequence[Found]) -> Found:
             for label, ratios in found["ratios"].items():
                 one["ratios"][label] = {**ratios, **one["ratios"].get(label, {})}
             one["operations"] = one["operations"] or found["operations"]
-    requests = next((run for run in runs if run["routes"]), runs[0])
+    requests = max(runs, key=lambda run: (bool(run["routes"]), len(run["components"])))
     everything = [
         {**run["everything"], "language_model": LANGUAGE_MODEL in run["components"]}
         for run in runs

@@ -71,7 +71,7 @@ def speed(given: argparse.Namespace, together: Company) -> Found:
 
 def context(given: argparse.Namespace, together: Company) -> Found:
     """Seconds a token after prompts of several lengths, and how much more that is than reading the cache takes."""
-    cases = [(name, length) for length in CONTEXTS for name in together.ways]
+    cases = [(name, length) for name in together.ways for length in CONTEXTS]  # what is compared is neighbours
     labels = {f"{name} after {length}": (name, length) for name, length in cases}
     contenders = {label: together.ways[name].decode(length, NEW) for label, (name, length) in labels.items()}
     times = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 import mova_runtime as mova
@@ -60,11 +63,21 @@ def test_a_program_that_is_python_itself(library, bundle):
     assert done.stdout == "0 0\n", done.stderr
 
 
-def run_python(code, *arguments):
-    import sys
-    from pathlib import Path
+def test_a_program_that_is_another_python(library):
+    """The one that lacks what is needed is named, not the one that libmova was built for."""
+    code = (
+        "import ctypes, sys\n"
+        "mova = ctypes.CDLL(sys.argv[1])\n"
+        "mova.mova_last_error.restype = ctypes.c_char_p\n"
+        "print(mova.mova_init(), mova.mova_last_error().decode())"
+    )
+    done = run_python(code, library / "lib" / "libmova.so", options=["-IS"])
+    assert "the Python that runs in this program can't import _cffi_backend (" in done.stdout, done.stderr
+    assert f"libmova was built for that of {sys.prefix}" in done.stdout
 
-    return run(Path(sys.executable), "-c", code, *arguments)
+
+def run_python(code, *arguments, options=()):
+    return run(Path(sys.executable), *options, "-c", code, *arguments)
 
 
 def test_memory_does_not_grow(program, bundle):
