@@ -18,12 +18,16 @@ RUNTIME = ROOT / "runtime"
 GROUPS = {
     "Opening a bundle": ("open", "Runtime"),
     "What requests return": ("Answer", "Routing", "Stats", "Served", "Visual", "Totals"),
-    "How an answer is to be": ("How",),
+    "How an answer is to be": ("How", "Cancel"),
     "Models from outside": ("LanguageModel", "Router"),
 }
 """The page's sections, and the public names in them; errors follow."""
 
-RETURNED = {"Chat": "mova_runtime.chat", "Choice": "mova_runtime.engines.choice"}
+RETURNED = {
+    "Chat": "mova_runtime.chat",
+    "Choice": "mova_runtime.engines.choice",
+    "Sampling": "mova_runtime.language.sampling",
+}
 """What public names give and nobody makes: class and module."""
 
 HEAD = """# API
@@ -45,7 +49,7 @@ def page() -> str:
     parts = [HEAD]
     for title, names in GROUPS.items():
         parts += [f"## {title}\n", *(part for name in names for part in described(public[name], name))]
-    parts += ["## What `rt.chat` and `rt.choice` are\n"]
+    parts += ["## What `rt.chat` and `rt.choice` are, and what a language model is told\n"]
     parts += [part for name, module in RETURNED.items() for part in described(module, name)]
     errors = [name for name in public if name.endswith("Error")]
     parts += ["## Errors\n", "[troubleshooting.md](troubleshooting.md) has their messages.\n", *table(public, errors)]

@@ -25,7 +25,7 @@ from mova_runtime.errors import (
     ParityError,
     QuestionError,
 )
-from mova_runtime.given import LanguageModel, Router
+from mova_runtime.given import Cancel, LanguageModel, Router
 from mova_runtime.options import FEATURE_CACHE, LEASE_SECONDS, PINNED, Options
 from mova_runtime.runtime import Runtime
 from mova_runtime.trace import KEPT_EVENTS
@@ -35,6 +35,7 @@ __all__ = [
     "Answer",
     "BackendError",
     "BundleError",
+    "Cancel",
     "EngineKeyError",
     "ExpertError",
     "How",

@@ -24,8 +24,9 @@ class Chat:
 
     Each question is routed by itself. The image stays as it was fused for the first question about it, as long as
     later ones choose the same experts; what the language model has read is not read again. Where a prompt becomes too
-    long, the oldest questions are left out with their answers, and an image that only they were about. An answer that
-    was cancelled, that failed, or whose stream was not read to its end is not part of the conversation.
+    long to leave the answer room, the oldest questions are left out with their answers, several at once, and an image
+    that only they were about. A question whose answer was cancelled, failed, or was not read to its end is not part of
+    the conversation, nor is an image that it brought.
     """
 
     def __init__(self, runtime: Runtime, image: ImageSource | None, experts: Sequence[str] | None) -> None:
@@ -34,13 +35,12 @@ class Chat:
         self._image = image
         self._experts = experts
         self._conversation = Conversation()
-        self._texts: list[tuple[str, str]] = []
         self._turn = threading.Lock()
 
     @property
     def turns(self) -> tuple[tuple[str, str], ...]:
         """Questions and answers that the next prompt begins with, as far as they fit."""
-        return tuple(self._texts)
+        return tuple((one.question, one.answer) for one in self._conversation.exchanges)
 
     def ask(
         self,
@@ -53,7 +53,8 @@ class Chat:
 
         Args:
             question: text.
-            image: another one, which this question and those after it are about; None stays with the last.
+            image: another one, which this question is about and, once it is answered, those after it; None stays with
+                the last.
             max_new_tokens: the answer's length at most, in tokens.
             how: as in `Runtime.answer`.
 
@@ -62,7 +63,7 @@ class Chat:
             MovaError: the last answer is still being given; and what `Runtime.answer` raises.
         """
         request, about = self._request(question, image, max_new_tokens, how)
-        for _ in self._spoken(request, question, about):
+        for _ in self._spoken(request, about):
             pass
         return self._runtime.answer_of(request)
 
@@ -75,13 +76,12 @@ class Chat:
     ) -> Generator[str, None, None]:
         """Like `ask`, as pieces of text; the next question can be asked when they were read, or this is closed."""
         request, about = self._request(question, image, max_new_tokens, how)
-        return self._spoken(request, question, about)
+        return self._spoken(request, about)
 
     def clear(self) -> None:
         """Forget what was said; the image stays."""
         with self._alone():
-            self._conversation = Conversation()
-            self._texts.clear()
+            self._conversation.clear()
 
     def _request(
         self, question: str, image: ImageSource | None, max_new_tokens: int, how: How
@@ -93,13 +93,11 @@ class Chat:
         request, _ = self._runtime.request(about, question, self._experts, max_new_tokens, how, self._conversation)
         return request, about
 
-    def _spoken(self, request: Request, question: str, about: ImageSource) -> Generator[str, None, None]:
+    def _spoken(self, request: Request, about: ImageSource) -> Generator[str, None, None]:
         with self._alone():
-            self._image = about
             yield from request.speak(self._experts)
             if request.said.finish != "cancelled":
-                self._texts.append((question, request.said.text))
-                del self._texts[: -len(self._conversation.exchanges)]
+                self._image = about
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -15,12 +15,14 @@ from mova_runtime.types import Visual
 class Exchange:
     """A question that was answered.
 
-    tokens: of the answer; image: digest of the image that it was about.
+    image: digest of the image that it was about; tokens: of the answer, also those of a text that ended it; answer: as
+    it was given.
     """
 
     question: str
-    tokens: tuple[int, ...]
     image: str
+    tokens: tuple[int, ...] = ()
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,14 @@ class Conversation:
             image: digest of the image that it is about.
             visual: that image.
             stop: the id that ends an answer.
-            longest: tokens that the prompt may have. Where it would have more, the oldest exchanges are left out
-                until a quarter is free: what was read of the prompt is lost then, and should not be with each question.
+            longest: tokens that the prompt may have, unless the question alone has more. Where it would have more, the
+                oldest exchanges are left out until a quarter is free: what was read of the prompt is lost then, and
+                should not be with each question.
 
         Returns:
             The prompt, the visual tokens [tokens, hidden] of its images, and how many exchanges were left out.
         """
-        asked, most = Exchange(question, (), image), longest
+        asked, most = Exchange(question, image), longest
         for dropped in range(len(self.exchanges) + 1):
             turns, shown = _turns([*self.exchanges[dropped:], asked])
             prompt = builder.conversation(turns, stop)
@@ -74,16 +77,16 @@ class Conversation:
             most = 3 * longest // 4
         return prompt, images, dropped
 
-    def add(self, question: str, tokens: Sequence[int], image: str, experts: Sequence[str], visual: Visual) -> None:
-        """An answer was given."""
-        self.exchanges.append(Exchange(question, tuple(tokens), image))
-        self._images[image] = Fused(tuple(experts), visual)
+    def add(self, exchange: Exchange, experts: Sequence[str], visual: Visual, dropped: int) -> None:
+        """A question was answered, by a prompt that left the oldest out: they are forgotten, with their images."""
+        self.exchanges = [*self.exchanges[dropped:], exchange]
+        there = {one.image for one in self.exchanges}
+        images = {**self._images, exchange.image: Fused(tuple(experts), visual)}
+        self._images = {name: fused for name, fused in images.items() if name in there}
 
-    def drop(self, exchanges: int) -> None:
-        """Forget the oldest exchanges, and images that nothing refers to."""
-        del self.exchanges[:exchanges]
-        there = {exchange.image for exchange in self.exchanges}
-        self._images = {name: fused for name, fused in self._images.items() if name in there}
+    def clear(self) -> None:
+        """Forget everything."""
+        self.exchanges, self._images = [], {}
 
 
 def _turns(exchanges: Sequence[Exchange]) -> tuple[list[Turn], list[str]]:

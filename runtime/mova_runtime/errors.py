@@ -1,5 +1,9 @@
 """The errors a user of the runtime can meet. Each message is one line: what was wrong, where, what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class MovaError(Exception):
     """Base of every error this project raises on purpose."""
@@ -46,4 +50,11 @@ class ExpertError(MovaError):
 
 
 class MemoryBudgetError(MovaError):
-    """What a request needs can't fit the memory budget."""
+    """What a request needs can't fit the memory budget.
+
+    alone: engines that do not fit even by themselves, whatever else goes; empty where it was a wait that took too long.
+    """
+
+    def __init__(self, text: str, alone: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.alone = tuple(alone)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from mova_runtime.errors import BackendError, MovaError
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
@@ -12,7 +14,26 @@ if TYPE_CHECKING:
     from mova_runtime.language.sampling import Sampling
 
 Router: TypeAlias = "Callable[[Image, str], Sequence[str]]"
-"""Names the experts that suit an image (RGB, upright) and a question."""
+"""Names the experts that suit an image (RGB, upright; a copy) and a question."""
+
+
+def by_router(router: Router, image: Image, question: str) -> Sequence[str]:
+    """What a router names.
+
+    Raises:
+        BackendError: it failed.
+    """
+    try:
+        return router(image, question)
+    except MovaError:
+        raise
+    except Exception as error:  # whatever it is built of
+        raise failed("router", error) from error
+
+
+def failed(what: str, error: Exception) -> BackendError:
+    """A failure of something from outside as ours, in one line."""
+    return BackendError(f"the {what} from outside failed ({' '.join(f'{type(error).__name__}: {error}'.split())})")
 
 
 class LanguageModel(Protocol):

@@ -15,10 +15,11 @@ from types import TracebackType
 
 import numpy as np
 
-from mova_runtime.conversation import Conversation
+from mova_runtime.conversation import Conversation, Exchange
 from mova_runtime.encoder import HIT, MISS
-from mova_runtime.errors import QuestionError
+from mova_runtime.errors import MovaError, QuestionError
 from mova_runtime.fusion import Fusion
+from mova_runtime.given import by_router
 from mova_runtime.images import Inputs
 from mova_runtime.language.generation import Generation
 from mova_runtime.language.kept import Slot
@@ -30,6 +31,9 @@ from mova_runtime.routing.listener import Listener
 from mova_runtime.routing.parse import check, parse
 from mova_runtime.trace import Trace
 from mova_runtime.types import Routing, Visual
+
+_ANSWERS_SHARE = 4
+"""A conversation leaves its next answer room, but no more than one in so many of the context's tokens."""
 
 CHOSEN = "chosen"
 """Mark in a trace, with the expert: the router has named it."""
@@ -66,7 +70,7 @@ class Request:
         self.trace = trace
         self.routing = NO_EXPERTS
         self.said = Said([])
-        self.prompt_tokens = self.reused_tokens = 0
+        self.prompt_tokens = self.reused_tokens = self._dropped = 0
         self._wanted = wanted or Generation()
         self._conversation = conversation
         self._model = model
@@ -88,15 +92,21 @@ class Request:
         """Features that were found in the cache (`hits`) and that were computed (`misses`) so far."""
         return {"hits": self.trace.count(HIT), "misses": self.trace.count(MISS)}
 
-    def check_length(self, routed: bool) -> None:
+    def check_length(self, experts: Sequence[str] | None, *, answered: bool) -> None:
         """See that every prompt of this request fits, before anything runs.
 
+        Args:
+            experts: those to use; None asks the router, which reads a prompt if it is the language model.
+            answered: there will be an answer.
+
         Raises:
-            QuestionError: it does not, with the numbers.
+            QuestionError: the question is too long, with the numbers.
+            MovaError: so would any question be.
         """
         vision = self._model.manifest.vision
-        self._fit(self._answer_prompt, vision.visual_tokens)
-        if routed:
+        if answered:
+            self._fit(self._answer_prompt, vision.visual_tokens)
+        if experts is None and self._model.router is None:
             self._fit(self._routing_prompt, vision.routing_tokens)
 
     def speak(self, experts: Sequence[str] | None) -> Generator[str, None, None]:
@@ -116,8 +126,8 @@ class Request:
             self.prompt_tokens = prompt.text_tokens + sum(map(len, images))
             yield from self._generate(prompt, images, self._wanted, self.said, "answer", slot)
             if self._conversation is not None and self.said.finish != "cancelled":
-                experts = self.routing.experts
-                self._conversation.add(self._question, self.said.tokens, self._inputs.digest, experts, visual)
+                exchange = Exchange(self._question, self._inputs.digest, tuple(self.said.tokens), self.said.text)
+                self._conversation.add(exchange, self.routing.experts, visual, self._dropped)
 
     def expect(self, experts: Sequence[str] | None, *, answered: bool) -> None:
         """Announce what the request needs as far as it is known: without `experts`, the router will say the rest."""
@@ -132,7 +142,7 @@ class Request:
         `ahead`: what is named begins to load, and the router is heard no longer than it can change its choice.
         """
         if self._model.router is not None:
-            names = self._model.router(self._inputs.image, self._question)
+            names = by_router(self._model.router, self._inputs.image, self._question)
             return Routing(check(names, self._model.manifest.vision.experts), "", ())
         visual = self._model.encoder.pool_for_routing(self.without_experts.tokens)
         prompts, said = self._model.manifest.prompts, Said([])
@@ -173,9 +183,10 @@ class Request:
         return self.route() if experts is None else Routing(tuple(experts), "", ())
 
     def _cancelled(self) -> bool:
-        if self._wanted.cancelled:
+        cancelled = self._wanted.cancelled
+        if cancelled:
             self.said.finish = "cancelled"
-        return self._wanted.cancelled
+        return cancelled
 
     def _seen_before(self, experts: Sequence[str]) -> Visual | None:
         """The image as the conversation has it, if these experts were chosen then, too."""
@@ -192,13 +203,14 @@ class Request:
         if self._conversation is None:
             prompt = self._answer_prompt
             return prompt, [visual.tokens], Slot("text before the image", len(prompt.before))
-        digest, longest = self._inputs.digest, model.longest_prompt
-        prompt, images, dropped = self._conversation.prompt(
-            model.prompts, self._question, digest, visual, model.stop, longest
+        context = model.language.context
+        room = min(self._wanted.max_new_tokens, context // _ANSWERS_SHARE)
+        longest = min(model.longest_prompt, context - room)
+        prompt, images, self._dropped = self._conversation.prompt(
+            model.prompts, self._question, self._inputs.digest, visual, model.stop, longest
         )
-        if dropped:
-            self.trace.mark("turns dropped", turns=dropped)
-            self._conversation.drop(dropped)
+        if self._dropped:
+            self.trace.mark("turns dropped", turns=self._dropped)
         return prompt, images, Slot(("conversation", id(self._conversation)), None)
 
     def _generate(
@@ -223,9 +235,15 @@ class Request:
             facts |= pace.facts()
 
     def _fit(self, prompt: Prompt, visual_tokens: int) -> None:
-        longest = self._model.longest_prompt
-        if (total := prompt.text_tokens + visual_tokens) > longest:
+        longest, total = self._model.longest_prompt, prompt.text_tokens + visual_tokens
+        if total <= longest:
+            return
+        if (beyond := total - longest) < len(self._model.tokenizer.encode(self._question)):
             raise QuestionError(
                 f"the question is too long: its prompt takes {total} tokens, the model reads at most {longest}; "
-                f"shorten it by {total - longest} tokens"
+                f"shorten it by {beyond} tokens"
             )
+        raise MovaError(
+            f"the context is too short for any question: a prompt takes {total} tokens, the model reads at most "
+            f"{longest}; raise max_context by {beyond}"
+        )

@@ -126,7 +126,8 @@ class Runtime:
         """Like `answer`, as pieces of text that never split a character; joined they are the answer's text.
 
         Mistakes are raised here; engines load and run as the pieces are asked for. Between two pieces the language
-        model stays leased: read to the end, or close what this returns.
+        model stays leased: read to the end, or close what this returns, in the thread that reads it. Another thread
+        ends it by `cancel`.
         """
         request, chosen = self.request(image, question, experts, max_new_tokens, how)
         return request.speak(chosen)
@@ -148,8 +149,9 @@ class Runtime:
     def route(self, image: ImageSource, question: str) -> Routing:
         """Ask which experts suit the question; no expert is loaded. Raises like `answer`."""
         with self._request(image, question) as request:
-            request.check_length(routed=True)
-            request.expect(None, answered=False)
+            request.check_length(None, answered=False)
+            if self._router is None:
+                request.expect(None, answered=False)
             return request.route(ahead=False)
 
     def encode(self, image: ImageSource, question: str, experts: Sequence[str] | None = None) -> Visual:
@@ -159,8 +161,7 @@ class Runtime:
         """
         chosen = self._check_experts(experts)
         with self._request(image, question) as request:
-            if chosen is None:
-                request.check_length(routed=True)
+            request.check_length(chosen, answered=False)
             request.expect(chosen, answered=False)
             return request.fuse(request.route().experts if chosen is None else chosen)
 
@@ -236,7 +237,7 @@ class Runtime:
         self._features.resize(cache_bound(self._options.feature_cache, bounds), trace)
 
     def close(self) -> None:
-        """Unload every engine. The runtime can't be used afterwards."""
+        """Unload every engine. The runtime can't be used afterwards; a stream that is being read goes on to its end."""
         self._closed = True
         self._prefetcher.close()
         self._features.clear()
@@ -264,10 +265,12 @@ class Runtime:
         """What `answer` and the like begin with: everything that can be found wrong before an engine is loaded."""
         from mova_runtime.language.generation import generation  # noqa: PLC0415  # imports numpy
 
+        if unknown := [name for name in how if name not in How.__annotations__]:
+            raise TypeError(f"an answer has no option {unknown[0]!r}; it has {', '.join(How.__annotations__)}")
         wanted = generation(max_new_tokens, **how)
         chosen = self._check_experts(experts)
         request = self._request(image, question, wanted, conversation)
-        request.check_length(routed=chosen is None and self._options.router is None)
+        request.check_length(chosen, answered=True)
         return request, chosen
 
     def answer_of(self, request: Request) -> Answer:

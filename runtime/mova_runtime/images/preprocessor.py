@@ -30,8 +30,8 @@ class Inputs:
 
     @property
     def image(self) -> Image.Image:
-        """As it was decoded: RGB, upright; of a frame a copy."""
-        return self._image.image() if isinstance(self._image, Frame) else self._image
+        """A copy of it as it was decoded: RGB, upright."""
+        return self._image.image() if isinstance(self._image, Frame) else self._image.copy()
 
     @cached_property
     def digest(self) -> str:

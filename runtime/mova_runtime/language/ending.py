@@ -21,7 +21,7 @@ class Ending:
         Raises:
             QuestionError: they are not a sequence of texts, one is empty, or not valid Unicode.
         """
-        self._matches = [_Match(stop) for stop in dict.fromkeys(_checked(stops))]
+        self._matches = [_Match(stop) for stop in dict.fromkeys(checked(stops))]
         self._held = ""
         self.done = False
         """A stop has been met; what follows it is dropped."""
@@ -74,7 +74,12 @@ class _Match:
         return length + 1 if self.stop[length] == character else 0
 
 
-def _checked(stops: Sequence[str]) -> Sequence[str]:
+def checked(stops: Sequence[str]) -> tuple[str, ...]:
+    """Stop sequences that can be met.
+
+    Raises:
+        QuestionError: they are not a sequence of texts, one is empty, or not valid Unicode.
+    """
     if isinstance(stops, str) or not isinstance(stops, Iterable):
         raise QuestionError(f"stop sequences are a sequence of texts such as ('\\n\\n', 'User:'), not {stops!r}")
     stops = tuple(stops)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mova_runtime.bundle.manifest import Language
 from mova_runtime.errors import BackendError, MovaError
-from mova_runtime.given import LanguageModel
+from mova_runtime.given import LanguageModel, failed
 from mova_runtime.language.decoder import Finish
 from mova_runtime.language.generation import Generation
 from mova_runtime.language.passage import passage
@@ -34,7 +34,7 @@ class ExternalDecoder:
         """See `Decoder.generate`.
 
         Raises:
-            BackendError: the model failed, or gave something else than token ids.
+            BackendError: the model failed, or gave something else than ids of the text's tokens.
         """
         read = passage(prompt, images, self._table)
         room = self._language.context - len(read)
@@ -43,7 +43,8 @@ class ExternalDecoder:
         if wanted.cancelled:
             self.finish = "cancelled"
             return
-        for count, token in enumerate(_told(self._model, read.embeddings, most, stop, wanted.sampling), 1):
+        told = _told(self._model, read.embeddings, most, stop, wanted.sampling, len(self._table))
+        for count, token in enumerate(told, 1):
             if token == stop:
                 self.finish = "stop"
             yield token
@@ -55,14 +56,16 @@ class ExternalDecoder:
         self.finish = "stop"  # it had no more to say
 
 
-def _told(model: LanguageModel, embeddings: np.ndarray, most: int, stop: int, sampling: Sampling) -> Iterator[int]:
+def _told(
+    model: LanguageModel, embeddings: np.ndarray, most: int, stop: int, sampling: Sampling, vocabulary: int
+) -> Iterator[int]:
     """What the model says, with its failures as ours."""
     try:
         tokens = iter(model.generate(embeddings, max_new_tokens=most, stop=stop, sampling=sampling))
     except MovaError:
         raise
     except Exception as error:  # whatever it is built of
-        raise _failed(error) from error
+        raise failed("language model", error) from error
     while True:
         try:
             token = next(tokens)
@@ -71,11 +74,8 @@ def _told(model: LanguageModel, embeddings: np.ndarray, most: int, stop: int, sa
         except MovaError:
             raise
         except Exception as error:
-            raise _failed(error) from error
-        if isinstance(token, bool) or not isinstance(token, int | np.integer) or token < 0:
-            raise BackendError(f"the language model from outside gave {token!r}, which is no token id")
+            raise failed("language model", error) from error
+        if isinstance(token, bool) or not isinstance(token, int | np.integer) or not 0 <= token < vocabulary:
+            what = f"which is no token id (0 to {vocabulary - 1})"
+            raise BackendError(f"the language model from outside gave {token!r}, {what}")
         yield int(token)
-
-
-def _failed(error: Exception) -> BackendError:
-    return BackendError(f"the language model from outside failed ({type(error).__name__}: {error})")

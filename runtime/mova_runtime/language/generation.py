@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mova_runtime.errors import QuestionError
 from mova_runtime.given import Cancel
-from mova_runtime.language.ending import Ending
+from mova_runtime.language.ending import checked
 from mova_runtime.language.sampling import Sampling
 
 
@@ -50,10 +50,7 @@ def generation(
         limit = 0
     if limit < 1:
         raise QuestionError(f"max_new_tokens must be a positive whole number, not {max_new_tokens!r}")
-    if not isinstance(stop, str | Sequence):
-        raise QuestionError(f"stop is a text or a sequence of texts, not {stop!r}")
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    Ending(stops)
+    stops = checked((stop,) if isinstance(stop, str) else stop)
     if cancel is not None and not callable(getattr(cancel, "is_set", None)):
         raise QuestionError(f"cancel is something with is_set(), such as a threading.Event, not {cancel!r}")
     return Generation(limit, Sampling(temperature, top_p, seed), stops, cancel)

@@ -61,24 +61,27 @@ def speech(
         said: is filled.
         enough: asked after each token, with all so far, whether to end here ("settled").
     """
-    stream, ending = TextStream(tokenizer), Ending(stops)
+    stream, ending, blanks = TextStream(tokenizer), Ending(stops), ""
 
     def passed(text: str) -> str:
-        piece = ending.add(text)
-        return piece.rstrip() if ending.done else piece
+        """What of it may leave; blanks stay until something follows them, for an answer ends without."""
+        nonlocal blanks
+        piece = blanks + text
+        blanks = piece[len(piece.rstrip()) :]
+        return piece.rstrip()
 
     settled = False
     with closing(tokens):  # which lets go of the engine, before its lease ends
         for token in tokens:
             said.tokens.append(token)
             settled = enough(said.tokens)
-            if piece := passed(stream.add(token)):
+            if piece := passed(ending.add(stream.add(token))):
                 said.text += piece
                 yield piece
             if settled or ending.done:
                 break
     said.finish = "settled" if settled and speaker.finish != "stop" else speaker.finish
-    if piece := (passed(stream.end()) + ending.end()).rstrip():
+    if piece := passed(ending.add(stream.end()) + ending.end()):
         said.text += piece
         yield piece
     if ending.done:

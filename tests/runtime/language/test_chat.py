@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import mova_runtime as mova
@@ -105,6 +104,61 @@ def test_what_is_not_read_to_its_end_was_not_said(rt: mova.Runtime) -> None:
     assert chat.turns == ()
 
 
+def test_a_question_that_was_cancelled_changes_nothing(bundle: Callable[[int], Path]) -> None:
+    """Also where its prompt would have left out all that was said before, and with another image."""
+    with mova.open(bundle(2), max_context=700) as rt:
+        chat = rt.chat(CHART, ())
+        for question in QUESTIONS:
+            chat.ask(question, max_new_tokens=4)
+        before = chat.turns
+        answer = chat.ask("word " * 60, PHOTO, max_new_tokens=64, cancel=Late(3))
+        assert answer.stats.finish == "cancelled"
+        assert chat.turns == before
+        shown = chat.ask(QUESTIONS[0], max_new_tokens=4)
+        assert chat.turns == (*before, (QUESTIONS[0], shown.text))
+        assert chat._image == CHART
+
+
+class Late:
+    """Is set when it is asked for the n-th time."""
+
+    def __init__(self, asked: int) -> None:
+        self.left = asked
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("asked", range(6))
+def test_whenever_it_is_cancelled(rt: mova.Runtime, asked: int) -> None:
+    """A cancel is asked once at a time: what it said is what counts."""
+    chat = rt.chat(CHART, EXPERTS)
+    answer = chat.ask("Why?", max_new_tokens=40, cancel=Late(asked))
+    assert answer.stats.finish == "cancelled"
+    assert chat.turns == ()
+
+
+def test_cleared_before_a_stream_is_read(rt: mova.Runtime) -> None:
+    chat = rt.chat(CHART, EXPERTS)
+    chat.ask(QUESTIONS[1], max_new_tokens=2)
+    pieces = chat.stream(QUESTIONS[0], max_new_tokens=6)
+    chat.clear()
+    assert chat.turns == ()
+    text = "".join(pieces)
+    assert chat.turns == ((QUESTIONS[0], text),)
+    assert [one.question for one in chat._conversation.exchanges] == [QUESTIONS[0]]
+
+
+def test_the_answer_has_room(bundle: Callable[[int], Path]) -> None:
+    """Older questions go before an answer is cut off where the context is full."""
+    with mova.open(bundle(2), max_context=520) as rt:
+        chat = rt.chat(CHART, ())
+        ends = [chat.ask(f"What is {number}?", max_new_tokens=64).stats for number in range(12)]
+        assert "context" not in [one.finish for one in ends]
+        assert max(one.prompt_tokens for one in ends) <= 520 - 64
+
+
 def test_a_conversation_needs_an_image(rt: mova.Runtime) -> None:
     with pytest.raises(mova.QuestionError, match="begins with an image"):
         rt.chat().ask("Why?")
@@ -124,6 +178,12 @@ def test_cancelled_before_it_began(rt: mova.Runtime) -> None:
     answer = chat.ask("Why?", cancel=cancel)
     assert (answer.text, answer.tokens, answer.stats.finish) == ("", (), "cancelled")
     assert chat.turns == ()
+
+
+def test_an_option_that_there_is_not(rt: mova.Runtime) -> None:
+    for ask in (rt.chat(CHART, ()).ask, lambda question, **how: rt.answer(CHART, question, (), **how)):
+        with pytest.raises(TypeError, match="an answer has no option 'temprature'; it has temperature, top_p, seed"):
+            ask("Why?", temprature=1.0)
 
 
 def test_options_of_an_answer(rt: mova.Runtime) -> None:
@@ -152,59 +212,3 @@ def test_the_text_before_the_image_and_the_routers_prompt_are_read_once(bundle: 
     assert reused(first) == [0, before]
     assert reused(second)[0] > 1000, "the router's instruction"
     assert reused(other) == [before, before]
-
-
-class Parrot:
-    """A language model from outside: says the same whatever it is given."""
-
-    def __init__(self, *tokens: int) -> None:
-        self.tokens, self.given = tokens, []  # type: tuple[int, ...], list[np.ndarray]
-
-    def generate(self, embeddings: np.ndarray, *, max_new_tokens: int, stop: int, sampling: object) -> Iterator[int]:
-        self.given.append(embeddings)
-        yield from self.tokens
-
-
-def test_a_language_model_from_outside(bundle: Callable[[int], Path]) -> None:
-    parrot = Parrot(32, 11, 33, 11)  # A,B,
-    with mova.open(bundle(2), language_model=parrot) as rt:
-        answer = rt.answer(CHART, "Why?")
-        assert answer.routing.experts == ("dinov2", "vary")
-        assert answer.text == "A,B,"
-        assert answer.stats.finish == "stop"
-        assert "llm" not in rt.engines_loaded
-        assert [given.dtype for given in parrot.given] == [np.float32] * 2
-        assert len(parrot.given[1]) == answer.stats.prompt_tokens
-        assert rt.answer(CHART, "Why?", (), max_new_tokens=2).text == "A,"
-    with pytest.raises(mova.MovaError, match=r"generate\(\)"):
-        mova.open(bundle(2), language_model=3)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("given", [1.5, -1, "a", None, True])
-def test_what_is_no_token_from_outside(bundle: Callable[[int], Path], given: object) -> None:
-    with (
-        mova.open(bundle(2), language_model=Parrot(given)) as rt,  # type: ignore[arg-type]
-        pytest.raises(mova.BackendError, match="no token id"),
-    ):
-        rt.answer(CHART, "Why?", ())
-
-
-def test_a_router_from_outside(bundle: Callable[[int], Path]) -> None:
-    asked = []
-
-    def router(image: object, question: str) -> list[str]:
-        asked.append((type(image).__name__, question))
-        return ["sam", "deplot"]
-
-    with mova.open(bundle(2), router=router) as rt:
-        answer = rt.answer(CHART, "Why?", max_new_tokens=2)
-        assert answer.routing == mova.Routing(("deplot", "sam"), "", ())
-        assert rt.route(CHART, "Why?").experts == ("deplot", "sam")
-        assert "route" not in [stage["name"] for stage in answer.stats.stages]
-    assert asked == [("Image", "Why?")] * 2
-    with mova.open(bundle(2), router=("biomedclip",)) as rt:
-        assert rt.answer(CHART, "Why?", max_new_tokens=2).routing.experts == ("biomedclip",)
-    with pytest.raises(mova.ExpertError, match="unknown expert"):
-        mova.open(bundle(2), router=("eye",))
-    with mova.open(bundle(2), router=lambda image, question: ["eye"]) as rt, pytest.raises(mova.ExpertError):
-        rt.answer(CHART, "Why?")

@@ -63,6 +63,9 @@ def test_nothing_at_all(tokenizer: Tokenizer) -> None:
         ("stop at once", ("stop",), ""),
         ("never said", ("said so",), "never said"),
         ("the end.", ("end.",), "the"),
+        ("Hello there friend.\nUSER: x", ("USER:",), "Hello there friend."),
+        ("Hello to all of you   ASSISTANT:", ("ASSISTANT:",), "Hello to all of you"),
+        ("A  long   one, with    spaces \n end", ("end",), "A  long   one, with    spaces"),
     ],
 )
 def test_stop_sequences(tokenizer: Tokenizer, text: str, stops: tuple[str, ...], wanted: str) -> None:

@@ -15,7 +15,7 @@ class OutgrownError(MemoryBudgetError):
 def never_fits(names: Sequence[str], takes: Memory, limits: Limits) -> MemoryBudgetError:
     """For what does not fit even alone."""
     who = f"engine {names[0]!r} needs" if len(names) == 1 else f"engines {', '.join(names)} need"
-    return MemoryBudgetError(f"{who} {takes}; the budget is {limits}")
+    return MemoryBudgetError(f"{who} {takes}; the budget is {limits}", alone=names)
 
 
 def waited(
