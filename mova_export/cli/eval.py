@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mova_runtime as mova
-from mova_export.cli.options import chosen_experts
+from mova_export.cli.options import RUNTIME, add_runtime_options, chosen_experts, runtime_options
 
 if TYPE_CHECKING:
     from mova_export.evaluation.questions import QuestionFile
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 _USAGE = """mova eval BUNDLE --questions FILE --images DIR --answers FILE [options]
        mova eval --join FILE [FILE …] --questions FILE --answers FILE [--overwrite]"""
 
-_NOT_WITH_JOIN = (
-    *("bundle", "images", "shard", "experts", "max_new_tokens", "backend", "precision", "threads", "memory_budget"),
-    *("device_memory_budget", "max_context", "model_id", "json"),
-)
+_NOT_WITH_JOIN = ("bundle", "images", "shard", "experts", "max_new_tokens", *RUNTIME, "model_id", "json")
 _MAX_NEW_TOKENS = 128
 _CHECKPOINT_DIGITS = 12
 
@@ -41,19 +38,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="begin the answers anew")
     parser.add_argument("--shard", metavar="K/N", help="each N-th question only, from K on, as 0/4")
     parser.add_argument("--join", type=Path, nargs="+", metavar="FILE", help="answers of shards, to be put together")
-    parser.add_argument(
-        "--experts", metavar="NAME,…", help="use these experts instead of asking the model; `none` for none"
-    )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help=f"longest answer (default: {_MAX_NEW_TOKENS})")
     parser.add_argument("--model-id", metavar="NAME", help="in every answer (default: the bundle's folder's name)")
-    parser.add_argument("--backend", metavar="NAME", help="as in mova run (default: auto)")
-    parser.add_argument("--precision", metavar="NAME", help="fp32, fp16, bf16, int8 or int4 (default: the bundle's)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of an engine (default: one a core)")
-    parser.add_argument("--memory-budget", metavar="SIZE", help="bound on the memory of engines and features, as 6GiB")
-    parser.add_argument("--device-memory-budget", metavar="SIZE", help="the same of the GPU's memory")
-    parser.add_argument(
-        "--max-context", type=int, metavar="N", help="tokens of prompt and answer at most, whose caches take memory"
-    )
+    add_runtime_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary")
     parser.set_defaults(run=run)
 
@@ -90,15 +77,7 @@ def _evaluate(arguments: argparse.Namespace, file: QuestionFile, shard: Shard) -
     from mova_export.evaluation.run import evaluate
     from mova_export.evaluation.summary import Summary
 
-    with mova.open(
-        arguments.bundle,
-        backend=arguments.backend or "auto",
-        precision=arguments.precision,
-        threads=arguments.threads,
-        memory_budget=arguments.memory_budget,
-        device_memory_budget=arguments.device_memory_budget,
-        max_context=arguments.max_context,
-    ) as runtime:
+    with mova.open(arguments.bundle, **runtime_options(arguments)) as runtime:
         whose = Run(arguments.model_id or arguments.bundle.resolve().name, _options(arguments, runtime))
         with AnswersFile(arguments.answers, whose, file.questions, overwrite=arguments.overwrite) as answers:
             total, before = len(file.lines), answers.count
@@ -136,7 +115,7 @@ def _options(arguments: argparse.Namespace, runtime: mova.Runtime) -> Options:
         experts=experts,
         max_new_tokens=_MAX_NEW_TOKENS if arguments.max_new_tokens is None else arguments.max_new_tokens,
         context=runtime.manifest.language.context,
-        backend=f"{runtime.choice.backend}{comma}{own}",
+        backend=f"{runtime.choice.backend}{comma}{','.join(sorted(own.split(',')))}",
         precision=runtime.choice.precision,
         checkpoint=digest.hexdigest()[:_CHECKPOINT_DIGITS],
     )

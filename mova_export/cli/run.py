@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mova_runtime as mova
-from mova_export.cli.options import chosen_experts, names
+from mova_export.cli.options import add_runtime_options, chosen_experts, names, runtime_options
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,9 +18,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--image", required=True, metavar="FILE")
     parser.add_argument("--question", required=True, metavar="TEXT")
-    parser.add_argument(
-        "--experts", metavar="NAME,…", help="use these experts instead of asking the model; `none` for none"
-    )
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default: 128)")
     parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="draw tokens (default: 0, always the most likely)"
@@ -31,22 +28,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="draw the same again")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer; may be repeated")
     parser.add_argument(
-        "--backend",
-        default="auto",
-        metavar="NAME",
-        help="auto, ort, ort-cuda, openvino, tensorrt, tensorrt-rtx; ort,adapter=cuda:bf16 gives a component its own",
-    )
-    parser.add_argument("--precision", metavar="NAME", help="fp32, fp16, bf16, int8 or int4 (default: the bundle's)")
-    parser.add_argument(
         "--fallback", metavar="NAME,…", help="what may serve a component that the first choice can't, as in ort:fp32"
     )
-    parser.add_argument("--memory-budget", metavar="SIZE", help="bound on the memory of engines and features, as 6GiB")
-    parser.add_argument("--device-memory-budget", metavar="SIZE", help="the same of the GPU's memory")
-    parser.add_argument(
-        "--max-context", type=int, metavar="N", help="tokens of prompt and answer at most, whose caches take memory"
-    )
+    add_runtime_options(parser)
     parser.add_argument("--no-prefetch", action="store_true", help="load each engine only when it is its turn")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of an engine (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print one JSON object: answer, tokens, routing, stats")
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="write stages, loads, evictions and cache hits for Perfetto"
@@ -56,20 +41,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it."""
+    if not arguments.temperature and (arguments.seed is not None or arguments.top_p != 1.0):
+        raise mova.MovaError("--seed and --top-p choose among tokens that are drawn: give a --temperature above 0")
     if arguments.trace and not arguments.trace.absolute().parent.is_dir():
         raise mova.MovaError(f"--trace {arguments.trace}: its folder does not exist")
     if arguments.trace and arguments.trace.is_dir():
         raise mova.MovaError(f"--trace {arguments.trace}: is a folder")
     with mova.open(
         arguments.bundle,
-        backend=arguments.backend,
-        precision=arguments.precision,
         fallback=() if arguments.fallback is None else names("--fallback", arguments.fallback),
-        memory_budget=arguments.memory_budget,
-        device_memory_budget=arguments.device_memory_budget,
-        max_context=arguments.max_context,
         prefetch=not arguments.no_prefetch,
-        threads=arguments.threads,
+        **runtime_options(arguments),
     ) as runtime:
         answer = runtime.answer(
             arguments.image,
@@ -92,6 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_ENDS = {"length": ", cut off by --max-new-tokens", "context": ", cut off where the context is full (--max-context)"}
+
+
 def summary(answer: mova.Answer) -> list[str]:
     """What a request did, line by line."""
     stages = answer.stats.stages
@@ -107,7 +92,7 @@ def summary(answer: mova.Answer) -> list[str]:
             if served.refused or served.by != f"{answer.stats.backend}:{answer.stats.precision}"
         ),
         *(f"  {stage['name']:<{width}} {stage['ms']:9.1f} ms" for stage in stages),
-        f"  {'in all':<{width}} {end:9.1f} ms, {len(answer.tokens)} tokens",
+        f"  {'in all':<{width}} {end:9.1f} ms, {len(answer.tokens)} tokens{_ENDS.get(answer.stats.finish, '')}",
         "loading: {ms:.1f} ms, of which {exposed_ms:.1f} ms were waited for".format_map(answer.stats.loading),
     ]
 

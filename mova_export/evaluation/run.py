@@ -20,7 +20,10 @@ _KINDS: tuple[tuple[type[MovaError], Kind], ...] = (
     (MemoryBudgetError, "memory"),
     (OutOfMemoryError, "memory"),
 )
-"""Errors of one question: the next may do better. Any other would meet them all, and ends the run."""
+"""Errors of one question: the next may do better. Any other, and of a budget as below, meets them all: the run ends."""
+
+_ALWAYS = {"base", "adapter", "llm"}
+"""Engines that every question takes: where one does not fit the budget even alone, no question has an answer."""
 
 
 class StoppedError(Exception):
@@ -88,6 +91,8 @@ def _answer(
     try:
         answer = runtime.answer(images / one.image, one.text, options.experts, options.max_new_tokens)
     except tuple(error for error, _ in _KINDS) as error:
+        if isinstance(error, MemoryBudgetError) and _ALWAYS & set(error.alone):
+            raise
         return Failure(one.line, _kind(error), str(error))
     seconds = perf_counter() - start
     answers.add(one, record.write(summary.run, one, answer))

@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from mova_runtime import BackendError, ImageError, MemoryBudgetError, OutOfMemoryError, ParityError, QuestionError
+from mova_runtime import (
+    BackendError,
+    ImageError,
+    MemoryBudgetError,
+    MovaError,
+    OutOfMemoryError,
+    ParityError,
+    QuestionError,
+)
 from question_files import question, some_questions
 
 FIELDS = ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
@@ -101,6 +109,24 @@ def test_what_cannot_be_answered_is_told_counted_and_passed_over(evaluation):
         "why": f"{evaluation.folder}/images/absent.png: can't be opened (No such file or directory)",
     }
     assert "not answered, and why: line 2, memory 2, image 1, question 1" in done.output
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryBudgetError("engine 'llm' needs 6 GiB; the budget is 1 GiB", ["llm"]), MovaError("too short")]
+)
+def test_what_would_meet_every_question_ends_the_run(evaluation, error):
+    evaluation.write(*[question(number, text=f"Question {number}?") for number in range(5)])
+    evaluation.runtime.errors = {"Question 1?": error}
+    done = evaluation.run()
+    assert (done.status, done.error_lines[-1]) == (2, f"mova: {error}")
+    assert len(evaluation.runtime.asked) == 2
+
+
+def test_an_expert_that_does_not_fit_is_one_questions(evaluation):
+    evaluation.write(question(0, text="Question 0?"), question(1))
+    evaluation.runtime.errors = {"Question 0?": MemoryBudgetError("engine 'sam' needs 6 GiB", ["sam"])}
+    assert evaluation.run().status == 1
+    assert [record["question_id"] for record in evaluation.records()] == [1]
 
 
 def test_what_failed_is_tried_again_and_takes_its_place(evaluation):
