@@ -12,6 +12,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser("doctor", help="show what can run here, what is missing, and what to type next")
     parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="tell what it all means for this one")
+    parser.add_argument("--max-context", type=int, metavar="N", help="what requests will be opened with")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mova_export.doctor.look import look
     from mova_export.doctor.report import lines
 
-    found = look(arguments.bundle)
+    found = look(arguments.bundle, max_context=arguments.max_context)
     advice = advise(found)
     if arguments.json:
         print(json.dumps({**found.to_json(), "next": asdict(advice)}))

@@ -75,6 +75,7 @@ def _with_bundle(found: Findings) -> Iterator[Advice]:
         yield _smaller(found)
     yield from _for_gpu(found)
     options = "" if plan.backend == "auto" else f" --backend {plan.backend}"
+    options += "" if found.max_context is None else f" --max-context {found.max_context}"
     unchecked = [part.component for part in plan.parts if not part.checked or not part.measured]
     if unchecked:
         yield Advice(

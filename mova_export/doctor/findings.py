@@ -21,8 +21,9 @@ class Findings:
     why the driver could not be asked; abilities: by backend, the precisions that it would run here, or what it lacks;
     able: backends that run some; twice: onnxruntime is installed beside onnxruntime-gpu; missing: packages that
     exporting needs; system_tensorrt: where the system's Python has TensorRT, empty where it has none; bundle: its
-    folder, empty without one; bundle_trouble: why it can't be opened; precisions: of the bundle; damaged: its files
-    that are missing or have another size; plan_trouble: why there is no plan.
+    folder, empty without one; bundle_trouble: why it can't be opened; max_context: that requests are to have;
+    precisions: of the bundle; damaged: its files that are missing or have another size; plan_trouble: why there is no
+    plan.
     """
 
     machine: Machine
@@ -37,6 +38,7 @@ class Findings:
     system_tensorrt: str = ""
     bundle: str = ""
     bundle_trouble: str = ""
+    max_context: int | None = None
     precisions: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
     plan: Plan | None = None

@@ -15,6 +15,7 @@ from mova_runtime.bundle import MANIFEST, Bundle
 from mova_runtime.engines.installed import version
 from mova_runtime.engines.nvidia import Gpu
 from mova_runtime.errors import MovaError
+from mova_runtime.options import check_context
 
 SYSTEM = Path("/usr/lib")
 """Where Debian's Pythons have their packages."""
@@ -33,16 +34,19 @@ answer({name: told(name) for name in BACKENDS})
 _PLAN = "from mova_export.doctor.plan import in_a_process; answer(in_a_process())"
 
 
-def look(folder: Path | None = None, patience: float = PATIENCE) -> Findings:
+def look(folder: Path | None = None, patience: float = PATIENCE, max_context: int | None = None) -> Findings:
     """What this machine can do; nothing that is broken ends it.
 
     Args:
         folder: the bundle that is to be run here; None asks of the machine alone.
         patience: seconds that each of three rounds of questions may take.
+        max_context: of requests to come.
 
     Raises:
         BundleError: the folder is not there, or has no manifest.
+        MovaError: `max_context` is no number of tokens.
     """
+    check_context(max_context)
     bundle, trouble = _opened(folder)
     replies = ask(questions(), patience)
     driver = replies.pop(DRIVER)
@@ -53,7 +57,7 @@ def look(folder: Path | None = None, patience: float = PATIENCE) -> Findings:
     skip = unusable(found, driver.trouble)
     asked: dict[str, tuple[str, ...]] = {"abilities": (_ABILITIES, ",".join(skip))}
     if bundle:
-        asked["plan"] = (_PLAN, str(bundle.root), json.dumps(skip))
+        asked["plan"] = (_PLAN, str(bundle.root), json.dumps(skip), json.dumps(max_context))
     told = ask(asked, patience)
     abilities: dict[str, tuple[bool, str]] = told["abilities"].found or {}
     plan = told.get("plan", Reply())
@@ -69,6 +73,7 @@ def look(folder: Path | None = None, patience: float = PATIENCE) -> Findings:
         missing=tuple(package for package in EXPORT if version(package) is None),
         system_tensorrt=next(map(str, SYSTEM.glob("python3*/dist-packages/tensorrt")), ""),
         bundle=str(folder or ""),
+        max_context=max_context,
         bundle_trouble=trouble,
         precisions=bundle.precisions if bundle else (),
         damaged=tuple(_damaged(bundle)) if bundle else (),

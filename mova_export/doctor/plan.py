@@ -160,6 +160,6 @@ def _precisions(bundle: Bundle, component: str) -> tuple[str, ...]:
 
 
 def in_a_process() -> dict[str, Any]:
-    """`plan` of the bundle and of what is unusable, in JSON, that the process was given."""
-    folder, unusable = sys.argv[1:]
-    return asdict(plan(Bundle.open(folder), json.loads(unusable)))
+    """`plan` of the bundle, of what is unusable and of the context, the latter in JSON, that the process was given."""
+    folder, unusable, context = sys.argv[1:]
+    return asdict(plan(Bundle.open(folder).bounded(json.loads(context)), json.loads(unusable)))

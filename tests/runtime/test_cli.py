@@ -151,6 +151,7 @@ def test_a_mistake_in_an_option(mova_command, asked, option, value, word):
         (["run", "/", "--image", CHART, "--question", "Why?"], "not a bundle"),
         (["run", __file__, "--image", CHART, "--question", "Why?"], "not a bundle"),
         (["doctor", "--fast"], "unrecognized arguments"),
+        (["doctor", "--max-context", "many"], "invalid int value"),
     ],
 )
 def test_a_mistake_in_a_command(mova_command, monkeypatch, tmp_path, arguments, word):
