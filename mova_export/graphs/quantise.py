@@ -53,23 +53,19 @@ def matrices(model: ir.Model) -> list[ir.Node]:
     Errors add up like independent ones. A matrix on the way into the residual stream, or from it to an output, shows
     its whole error in the output; of the others, the earlier a layer, the more layers its error goes through.
     """
-    floating = {node: floating_inputs(node, model.opset_imports[""]) for node in model.graph if node.domain == ""}
-    sums = residual_sums(model.graph, floating)
-    after, before = _downstream(model.graph, sums), _upstream(model.graph, sums)
+    inner = _inner(model)
     found = [
         node
         for node in model.graph
         if node.op_type == "MatMul" and node.inputs[1].is_initializer() and len(node.inputs[1].shape) == 2
         if ROTATION not in node.inputs[1].name
     ]
-    return sorted(found, key=lambda node: node in after and node in before)  # the sort is stable
+    return sorted(found, key=lambda node: node in inner)  # the sort is stable
 
 
 def edges(model: ir.Model) -> int:
     """How many matrices lie before the first residual sum or behind the last."""
-    floating = {node: floating_inputs(node, model.opset_imports[""]) for node in model.graph}
-    sums = residual_sums(model.graph, floating)
-    inner = _downstream(model.graph, sums) & _upstream(model.graph, sums)
+    inner = _inner(model)
     return sum(node not in inner for node in matrices(model))
 
 
@@ -200,6 +196,13 @@ def _left(model: ir.Model, policy: Policy) -> tuple[str, ...]:
                 if value.const_value.size > 1 and not value.name.endswith(".scales"):
                     found.add(parts[0] if parts else _READERS.get(node.op_type, node.op_type))
     return tuple(sorted(found))
+
+
+def _inner(model: ir.Model) -> set[ir.Node]:
+    """The nodes between the first residual sum and the last."""
+    floating = {node: floating_inputs(node, model.opset_imports[""]) for node in model.graph if node.domain == ""}
+    sums = residual_sums(model.graph, floating)
+    return _downstream(model.graph, sums) & _upstream(model.graph, sums)
 
 
 def _downstream(graph: ir.Graph, nodes: set[ir.Node]) -> set[ir.Node]:
