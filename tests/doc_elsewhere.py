@@ -14,6 +14,7 @@ COMMANDS: dict[tuple[str, str], str] = {
     (".*", r"mova build .*--backend tensorrt( .*)?"): "TensorRT builds on the GPU that it builds for",
     (".*", r"mova verify .*--backend (cuda|tensorrt|tensorrt-rtx)( .*)?"): "needs an NVIDIA GPU",
     (".*", r"mova run .*--backend (ort-cuda|tensorrt-rtx)\b(?!.*--fallback).*"): "needs an NVIDIA GPU",
+    ("language.md", r"mova run .*llm=ort:int4.*"): "a language model of 4 bits; tests/benchmarks/test_edge.py has one",
     ("embedding.md", r"(cc|c\+\+|gcc|g\+\+|cmake|ctest|pkg-config|export|\./|mova embed).*"): (
         "tests/embed compiles and runs it"
     ),

@@ -40,6 +40,8 @@ def told() -> set[str]:
             text_of(node) for node in ast.walk(tree)
             if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp) and id(node) not in documentation
         }  # fmt: skip
+    in_c = [file.read_text(encoding="utf-8") for package in PACKAGES for file in package.rglob("*.c")]
+    found |= {re.sub("%[sd]", GAP, text) for code in in_c for text in re.findall(r'"((?:[^"\\\n]|\\.)*)"', code)}
     return {text for text in found if " " in text}
 
 

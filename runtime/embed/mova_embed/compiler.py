@@ -78,4 +78,4 @@ def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise EmbedError(f"{command[0]} fails: " + "; ".join(line.strip() for line in said[:_LINES]))
+        raise EmbedError(f"the compiler {command[0]} fails: " + "; ".join(line.strip() for line in said[:_LINES]))
