@@ -79,10 +79,11 @@ def _add(towers: Bundle, out: Path) -> None:
 
 
 def ask(given: argparse.Namespace, bundle: Bundle, experts: str) -> Found:
-    """One question in a process of its own: its peak, and what it said of itself."""
+    """One question in a process of its own: its peak, and what it said of itself. `experts`: see `--experts`."""
     command = [sys.executable, "-c", MOVA, "run", str(bundle.root), "--image", str(IMAGE)]
-    command += ["--question", QUESTION, "--max-new-tokens", str(TOKENS)]
-    command += [] if experts == ROUTED else ["--experts", experts.replace("+", ",")]
+    named, _, times = experts.partition("@")
+    command += ["--question", " ".join([QUESTION] * int(times or 1)), "--max-new-tokens", str(TOKENS)]
+    command += [] if named == ROUTED else ["--experts", named.replace("+", ",")]
     command += ["--backend", given.backend, "--precision", given.precision, "--threads", str(given.threads), "--json"]
     command += ["--memory-budget", given.budget, "--max-context", str(given.max_context)]
     start = perf_counter()
@@ -98,12 +99,15 @@ def ask(given: argparse.Namespace, bundle: Bundle, experts: str) -> Found:
 
 def table(results: Found) -> str:
     """What each request took, as rows of Markdown."""
-    rows = ["| experts | most memory of the process, GiB | its seconds | tokens |", "|---" * 4 + "|"]
+    rows = [
+        "| experts | tokens of the prompt, of the answer | most memory of the process, GiB | its seconds |",
+        "|---" * 4 + "|",
+    ]
     for asked, one in results["requests"].items():
         used = [name for name in one.get("served", ()) if name not in NEEDED]
-        who = f"chosen by the model: {', '.join(used) or 'none'}" if asked == ROUTED else asked.replace("+", ", ")
-        took = f"**{one['peak_bytes'] / 2**30:.1f}** | {one['seconds']:.0f}"
-        rows.append(f"| {who} | {took} | {one['error'] or one['tokens']} |")
+        who = f"{', '.join(used) or 'none'}{', chosen by the model' if asked.startswith(ROUTED) else ''}"
+        what = one["error"] or f"{one['prompt_tokens']}, {one['tokens']}"
+        rows.append(f"| {who} | {what} | **{one['peak_bytes'] / 2**30:.1f}** | {one['seconds']:.0f} |")
     return "".join(f"{row}\n" for row in rows)
 
 
@@ -115,7 +119,10 @@ def main() -> int:
     parser.add_argument("--limit", default="8GiB", help="that a request has to stay under; default: %(default)s")
     parser.add_argument("--budget", default="7.2GiB", help="--memory-budget of `mova run`; default: %(default)s")
     parser.add_argument("--max-context", type=int, default=2048, help="of prompt and answer; default: %(default)s")
-    parser.add_argument("--experts", help="requests, such as routed,none,sam+deplot; default: routed, none, each")
+    parser.add_argument(
+        "--experts",
+        help="requests, as routed,none,sam+deplot,sam@20 (the question twenty times); default: routed, none, each",
+    )
     parser.add_argument("--backend", default="openvino,llm=ort:int4,dinov2=ort:fp32")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--threads", type=int, default=cores())

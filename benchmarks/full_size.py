@@ -34,7 +34,7 @@ Found = Mapping[str, Any]
 
 
 def joined(runs: Sequence[Found]) -> Found:
-    """Several runs on one machine as one: all contenders and ratios of each component, and the widest run's requests."""
+    """Several runs on one machine as one: contenders and ratios of each component, and the widest run's requests."""
     widest = max(runs, key=lambda run: len(run["components"]))  # has the order
     components: dict[str, dict[str, Any]] = {name: {} for name in widest["components"]}
     for run in runs:

@@ -33,8 +33,12 @@ def measure(monkeypatch: pytest.MonkeyPatch, bundle: Path, work: Path, *more: st
     return status, json.loads((work / "edge.json").read_text())
 
 
+def chosen(one: dict[str, Any]) -> list[str]:
+    return [name for name in one["served"] if name not in ("base", "text", "adapter", "llm")]
+
+
 def test_requests_within_a_limit(monkeypatch: pytest.MonkeyPatch, bundle: MakePath, work: Path) -> None:
-    status, found = measure(monkeypatch, bundle(2), work, "--experts", "routed,sam+vary")
+    status, found = measure(monkeypatch, bundle(2), work, "--experts", "routed,sam+vary@3")
     assert status == 0
     opened = Bundle.open(work / f"{edge.PRESET}-4-bits")
     assert {one.precision for name in ("sam", "llm") for one in opened.component(name).artifacts} == {"fp32", "int4"}
@@ -48,13 +52,16 @@ def test_requests_within_a_limit(monkeypatch: pytest.MonkeyPatch, bundle: MakePa
         assert 0 < one["tokens"] <= edge.TOKENS
     first, _, *rows = edge.table(found).splitlines()
     assert [row.count("|") for row in rows] == [first.count("|")] * 2
-    assert rows[0].startswith("| chosen by the model: ")
-    assert rows[1].startswith("| sam, vary | **")
+    assert rows[0].startswith(
+        f"| {', '.join(chosen(routed)) or 'none'}, chosen by the model | {routed['prompt_tokens']}, "
+    )
+    assert rows[1].startswith("| vary, sam | ")
+    assert named["prompt_tokens"] > routed["prompt_tokens"]
 
 
 @pytest.mark.parametrize(
     ("more", "told"),
-    [(["--limit", "16MiB"], None), (["--budget", "1MiB"], "needs"), (["--max-context", "8"], "too long")],
+    [(["--limit", "16MiB"], None), (["--budget", "1MiB"], "needs"), (["--max-context", "8"], "too short")],
 )
 def test_more_than_the_limit_and_what_fails(
     monkeypatch: pytest.MonkeyPatch, bundle: MakePath, work: Path, more: list[str], told: str | None

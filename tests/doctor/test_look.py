@@ -209,3 +209,14 @@ def test_the_plan_of_a_machine_with_nothing(machine, bundle):
     found = plan(Bundle.open(bundle(2)))
     assert not found.runs
     assert all("pip install onnxruntime" in part.lacks for part in found.parts)
+
+
+def test_a_shorter_context_takes_less(mova_command, bundle):
+    def run_of_the_language_model(*more):
+        told = json.loads(mova_command("doctor", bundle(2), "--json", *more).output)
+        (part,) = [part for part in told["plan"]["parts"] if part["component"] == "llm"]
+        return sum(part["run"]), told["next"]["command"]
+
+    (whole, _), (half, command) = run_of_the_language_model(), run_of_the_language_model("--max-context", 700)
+    assert half < whole
+    assert command.endswith(" --max-context 700")
