@@ -1,13 +1,14 @@
 """What routing saves that ends as soon as its outcome is settled, and that the outcome is the same.
 
-    python benchmarks/routing.py [--models 200] [--bundles DIR] [--out FILE]
+    python benchmarks/routing.py [--models 200] [--pace 20] [--bundles DIR] [--out FILE]
 
 Every golden question is routed twice, in turn: by a router that is heard out (`rt.route()`), and as an answer routes,
 which stops listening when no further token can change the choice. Then the same with other language models, whose
 weights are those of tiny checkpoints of so many seeds, behind the first bundle's towers; what makes commas and experts'
-letters is three times as large, because few models of random weights would ever say them. Experts have to be equal; of
-routings that ended early, the time that was saved stands beside what its tokens promise: those that were not waited
-for, at the pace of the router that was heard out.
+letters is three times as large, because few models of random weights would ever say them. They say a token in a third
+of a millisecond, so all of it is done once more with tokens that take as long as those of a larger model. Experts have
+to be equal; of routings that ended early, the time that was saved behind their first token stands beside what its
+tokens promise: those that were not waited for, at the pace of the router that was heard out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -61,14 +63,18 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Routed:
-    """One question: experts, tokens heard, and seconds, of the router that is heard out and of the other."""
+    """One question: experts, tokens heard, and seconds, of the router that is heard out and of the other.
+
+    seconds: of all of the routing; speaking: of what came behind the first token; pace: of a token of the router that
+    is heard out.
+    """
 
     experts: tuple[str, ...]
     same: bool
     tokens: tuple[int, int]
     seconds: tuple[float, float]
+    speaking: tuple[float, float]
     pace: float
-    """Seconds a token of the router that is heard out, after its first."""
 
     @property
     def promised(self) -> float:
@@ -77,7 +83,12 @@ class Routed:
 
 
 class Drawn:
-    """A language model for `mova_runtime.open`: the bundle's graph with weights of another seed."""
+    """A language model for `mova_runtime.open`: the bundle's graph with weights of another seed.
+
+    pace: seconds that a token takes at least.
+    """
+
+    pace = 0.0
 
     def __init__(self, bundle: Bundle, folder: Path) -> None:
         """`folder`: for the graph."""
@@ -112,7 +123,9 @@ class Drawn:
     def generate(self, embeddings: np.ndarray, *, max_new_tokens: int, stop: int, sampling: Sampling) -> Iterator[int]:
         """See `mova_runtime.LanguageModel`."""
         decoder = Decoder(self._engine, self._table, self._language)
-        return decoder.generate(Prompt(((), ())), [embeddings], Generation(max_new_tokens, sampling), stop)
+        for token in decoder.generate(Prompt(((), ())), [embeddings], Generation(max_new_tokens, sampling), stop):
+            yield token
+            time.sleep(self.pace)
 
 
 def routed(runtime: mova.Runtime, image: Path, question: str) -> Routed:
@@ -121,7 +134,9 @@ def routed(runtime: mova.Runtime, image: Path, question: str) -> Routed:
     other, early = _timed(runtime, image, question, ahead=True)
     pace = out["rest_ms"] / 1e3 / max(out["tokens"] - 1, 1)
     seconds = out["ms"] / 1e3, early["ms"] / 1e3
-    return Routed(heard.experts, heard.experts == other.experts, (out["tokens"], early["tokens"]), seconds, pace)
+    speaking = out["rest_ms"] / 1e3, early["rest_ms"] / 1e3
+    tokens = out["tokens"], early["tokens"]
+    return Routed(heard.experts, heard.experts == other.experts, tokens, seconds, speaking, pace)
 
 
 def _timed(runtime: mova.Runtime, image: Path, question: str, *, ahead: bool) -> tuple[mova.Routing, Found]:
@@ -143,13 +158,13 @@ def summary(all_routed: list[Routed]) -> Found:
         "ended_early": len(early),
     }
     if early:
-        saved = [one.seconds[0] - one.seconds[1] for one in early]
+        shares = [1 - one.seconds[1] / one.seconds[0] for one in early]
         found |= {
             "tokens_heard": [sum(one.tokens[at] for one in early) for at in (0, 1)],
             "seconds": [sum(one.seconds[at] for one in early) for at in (0, 1)],
-            "saved_seconds": sum(saved),
+            "saved_seconds": sum(one.speaking[0] - one.speaking[1] for one in early),
             "promised_seconds": sum(one.promised for one in early),
-            "share_saved": asdict(Spread.of([gain / one.seconds[0] for gain, one in zip(saved, early, strict=True)])),
+            "share_saved": asdict(Spread.of(shares)),
         }
     return found
 
@@ -176,7 +191,7 @@ def measure(given: argparse.Namespace, folder: Path) -> Found:
     asked = [
         (one["seed"], REFERENCE / "images" / f"{c['image']}.png", c["question"]) for one in golden for c in one["cases"]
     ]
-    by_golden, by_drawn = [], []
+    by_golden, by_drawn, by_slow = [], [], []
     for seed in sorted({seed for seed, *_ in asked}):
         with mova.open(bundle_of(seed, folder), backend="ort", threads=1) as runtime:
             for one, image, question in asked:
@@ -190,8 +205,9 @@ def measure(given: argparse.Namespace, folder: Path) -> Found:
         with closing(mova.open(bundle, backend="ort", threads=1, language_model=drawn)) as runtime:
             for seed in range(FIRST_SEED, FIRST_SEED + given.models):
                 drawn.become(seed)
-                by_drawn.append(routed(runtime, image, question))
-    found = {"golden": summary(by_golden), "drawn": summary(by_drawn)}
+                for drawn.pace, kept in ((0.0, by_drawn), (given.pace / 1e3, by_slow)):
+                    kept.append(routed(runtime, image, question))
+    found = {"golden": summary(by_golden), "drawn": summary(by_drawn), "slow": summary(by_slow)}
     if wrong := [name for name, one in found.items() if one["equal"] < one["routings"]]:
         raise ParityError(f"routing that ends early chooses others: {', '.join(wrong)}")
     return found
@@ -206,6 +222,7 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, default=200, help="language models beside the golden ones")
+    parser.add_argument("--pace", type=float, default=20.0, help="ms a token of the slow ones; default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", help="golden seeds; default: all")
     parser.add_argument("--bundles", type=Path, help="where their bundles are, or are kept")
     parser.add_argument("--out", type=Path, default=RESULTS / f"routing-{short_name()}.json")
@@ -219,7 +236,9 @@ def main() -> int:
             return 1
     for name, one in found.items():
         print(f"{name}: {one}")
-    given.out.write_text(json.dumps({**about, **found, "load_at_end": load()}, indent=1) + "\n", encoding="utf-8")
+    given.out.write_text(
+        json.dumps({**about, **found, "pace_ms": given.pace, "load_at_end": load()}, indent=1) + "\n", encoding="utf-8"
+    )
     return 0
 
 
