@@ -104,10 +104,11 @@ class Request:
             MovaError: so would any question be.
         """
         vision = self._model.manifest.vision
+        if experts is None and self._model.router is None:  # first: it is the longer one
+            room = self._model.manifest.prompts.routing_max_new_tokens
+            self._fit(self._routing_prompt, vision.routing_tokens, room)
         if answered:
             self._fit(self._answer_prompt, vision.visual_tokens)
-        if experts is None and self._model.router is None:
-            self._fit(self._routing_prompt, vision.routing_tokens)
 
     def speak(self, experts: Sequence[str] | None) -> Generator[str, None, None]:
         """All of it: pieces of the answer's text; at the end `routing` and `said` hold the rest.
@@ -234,14 +235,16 @@ class Request:
             facts["reused_tokens"] = self.reused_tokens = speaker.reused
             facts |= pace.facts()
 
-    def _fit(self, prompt: Prompt, visual_tokens: int) -> None:
-        longest, total = self._model.longest_prompt, prompt.text_tokens + visual_tokens
+    def _fit(self, prompt: Prompt, visual_tokens: int, room: int = 1) -> None:
+        """See that a prompt fits, and `room` tokens behind it."""
+        longest = min(self._model.longest_prompt, self._model.language.context - room)
+        total = prompt.text_tokens + visual_tokens
         if total <= longest:
             return
         if (beyond := total - longest) < len(self._model.tokenizer.encode(self._question)):
             raise QuestionError(
                 f"the question is too long: its prompt takes {total} tokens, the model reads at most {longest}; "
-                f"shorten it by {beyond} tokens"
+                f"shorten it by {beyond} token{'s' * (beyond > 1)}"
             )
         raise MovaError(
             f"the context is too short for any question: a prompt takes {total} tokens, the model reads at most "

@@ -63,7 +63,7 @@ def _language(manifest: Manifest) -> list[str]:
 
 
 def _components(manifest: Manifest) -> list[str]:
-    problems = []
+    problems = [] if manifest.components else ["components: there is none"]
     for name, component in manifest.components.items():
         for artifact in component.artifacts:
             if not artifact.files or {p.output for p in artifact.parity} != {o.name for o in component.outputs}:

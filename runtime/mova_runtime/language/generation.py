@@ -31,6 +31,18 @@ class Generation:
         return self.cancel is not None and self.cancel.is_set()
 
 
+class _Once:
+    """A cancel that stays set once it was seen so: whoever asks later is told the same."""
+
+    def __init__(self, cancel: Cancel) -> None:
+        self._cancel = cancel
+        self._seen = False
+
+    def is_set(self) -> bool:
+        self._seen = self._seen or bool(self._cancel.is_set())
+        return self._seen
+
+
 def generation(
     max_new_tokens: int,
     temperature: float = 0.0,
@@ -53,4 +65,4 @@ def generation(
     stops = checked((stop,) if isinstance(stop, str) else stop)
     if cancel is not None and not callable(getattr(cancel, "is_set", None)):
         raise QuestionError(f"cancel is something with is_set(), such as a threading.Event, not {cancel!r}")
-    return Generation(limit, Sampling(temperature, top_p, seed), stops, cancel)
+    return Generation(limit, Sampling(temperature, top_p, seed), stops, None if cancel is None else _Once(cancel))

@@ -139,6 +139,19 @@ def test_whenever_it_is_cancelled(rt: mova.Runtime, asked: int) -> None:
     assert chat.turns == ()
 
 
+def test_a_cancel_that_is_seen_once_holds(rt: mova.Runtime) -> None:
+    """Also where it came while the router spoke and is gone again."""
+
+    class Pulse(Late):
+        def is_set(self) -> bool:
+            self.left -= 1
+            return self.left == -1
+
+    for asked in range(12):
+        answer = rt.answer(CHART, "What is on the table?", max_new_tokens=20, cancel=Pulse(asked))
+        assert answer.stats.finish == "cancelled"
+
+
 def test_cleared_before_a_stream_is_read(rt: mova.Runtime) -> None:
     chat = rt.chat(CHART, EXPERTS)
     chat.ask(QUESTIONS[1], max_new_tokens=2)
