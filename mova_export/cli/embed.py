@@ -14,8 +14,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("embed", help="the runtime as a library for C and C++ programs")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = actions.add_parser("build", help="compile libmova for this Python, with mova.h and mova.hpp")
-    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets lib/ and include/")
+    build.add_argument("--out", type=folder, required=True, metavar="DIR", help="gets lib/ and include/")
     build.set_defaults(run=run)
+
+
+def folder(text: str) -> Path:
+    """A path that says something: `--out "$DIR"` without a DIR is a mistake."""
+    if not text:
+        raise argparse.ArgumentTypeError("names no folder")
+    return Path(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -130,6 +130,38 @@ class TestMistakes:
         done = mova_command("embed", "build", "--out", tmp_path / "out")
         assert_user_error(done, f"{variable} can't be read (no closing quotation): gcc '-O3")
 
+    @pytest.mark.parametrize(
+        ("variable", "value", "told"),
+        [
+            ("CFLAGS", "-c", "it made no library (CFLAGS: -c)"),
+            ("CC", "/bin/true", "the compiler /bin/true fails: it made no library"),
+            ("CC", "/bin/false", "the compiler /bin/false fails: status 1"),
+            ("CC", "./script", "the compiler ./script can't be run (Exec format error)"),
+            ("CC", "./latin", "the compiler ./latin fails: \N{REPLACEMENT CHARACTER}error"),
+        ],
+    )
+    def test_a_compiler_that_makes_nothing(self, mova_command, monkeypatch, tmp_path, variable, value, told):
+        monkeypatch.chdir(tmp_path)
+        for name, text in (("script", b"no shebang"), ("latin", b"#!/bin/sh\nprintf '\\351error\\n' >&2\nexit 1\n")):
+            (tmp_path / name).write_bytes(text)
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv(variable, value)
+        assert_user_error(mova_command("embed", "build", "--out", "out"), told)
+        assert not (tmp_path / "out").exists()
+
+    def test_strict_flags_are_for_our_files(self, mova_command, monkeypatch, tmp_path):
+        monkeypatch.setenv("CFLAGS", "-Wall -Wextra -Werror -pedantic")
+        done = mova_command("embed", "build", "--out", tmp_path / "a,b")
+        assert (done.status, done.error) == (0, "")
+        link = next(line for line in done.output.splitlines() if line.startswith("link:"))
+        assert link.endswith(f"-Xlinker -rpath -Xlinker {tmp_path / 'a,b'}/lib")
+
+    @pytest.mark.parametrize(("out", "told"), [("", "names no folder"), ("a:b", "has a colon")])
+    def test_folders_that_do_not_work(self, mova_command, monkeypatch, tmp_path, out, told):
+        monkeypatch.chdir(tmp_path)
+        assert_user_error(mova_command("embed", "build", "--out", out), told)
+        assert not list(tmp_path.iterdir())
+
     def test_no_headers(self, mova_command, monkeypatch, tmp_path):
         monkeypatch.setattr(sysconfig, "get_path", lambda name, **_: str(tmp_path))
         assert_user_error(mova_command("embed", "build", "--out", tmp_path / "out"), "no Python.h); install them")

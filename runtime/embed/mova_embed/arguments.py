@@ -65,15 +65,14 @@ class Stop:
     """Another thread closed the runtime."""
     heard_enough: bool = False
     """The callback said so."""
-
-    @property
-    def cancelled(self) -> bool:
-        """The program said so, in one way or the other."""
-        return self.heard_enough or bool(self.flag and self.flag[0])
+    by_closing: bool = False
+    """The answer ended for that, and not because the program cancelled it: what was seen first counts."""
 
     def is_set(self) -> bool:
-        """Asked before each token."""
-        return self.cancelled or self.closed()
+        """Asked before each token, and not again once it was so."""
+        cancelled = self.heard_enough or bool(self.flag and self.flag[0])
+        self.by_closing = not cancelled and self.closed()
+        return cancelled or self.by_closing
 
 
 @dataclass(frozen=True)

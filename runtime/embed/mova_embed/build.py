@@ -37,6 +37,8 @@ def build(out: Path) -> Built:
     flags = words("CFLAGS")
     interpreter = this_interpreter()
     out = out.absolute()
+    if ":" in str(out):
+        raise EmbedError(f"{out} has a colon, which ends a path where programs look for libraries; give another folder")
     try:
         with tempfile.TemporaryDirectory(prefix=".build-", dir=_there(out)) as name:
             made = Path(name)

@@ -67,15 +67,22 @@ def compile_library(
     for source in sources:
         ours = () if source.parent == made else _STRICT
         objects.append(made / f"{source.stem}.o")
-        _run([*command, *common, *ours, *flags, "-c", str(source), "-o", str(objects[-1])])
+        theirs = ("-w",) if source.parent == made else ()
+        _run([*command, *common, *ours, *flags, *theirs, "-c", str(source), "-o", str(objects[-1])])
     python = interpreter.library
     link = [f"-Wl,--version-script={made / 'exports.map'}", f"-Wl,-rpath,{python.parent}", "-Wl,-soname,libmova.so"]
     files = [*map(str, objects), str(python)]
     _run([*command, "-shared", "-pthread", *flags, *link, "-o", str(out), *files, "-ldl"])
+    if not out.is_file():
+        raise EmbedError(f"the compiler {command[0]} fails: it made no library (CFLAGS: {' '.join(flags) or 'none'})")
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise EmbedError(f"the compiler {command[0]} can't be run ({error.strerror or error})") from None
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise EmbedError(f"the compiler {command[0]} fails: " + "; ".join(line.strip() for line in said[:_LINES]))
+        lines = done.stderr.splitlines()
+        said = [line.strip() for line in lines if "error" in line] or lines or [f"status {done.returncode}"]
+        raise EmbedError(f"the compiler {command[0]} fails: {'; '.join(said[:_LINES])}")

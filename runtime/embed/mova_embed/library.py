@@ -93,12 +93,12 @@ class Library:
                 wanted.how,
             )
             for said in asked.speak(chosen):
-                if piece and not wanted.stop.heard_enough:
+                if piece and not wanted.stop.heard_enough and not opened.closed:
                     encoded = said.encode("utf-8", "replace")
                     wanted.stop.heard_enough = bool(piece(encoded, len(encoded), context))
             answer = runtime.answer_of(asked)
         cancelled = wanted.stop.heard_enough or answer.stats.finish == "cancelled"
-        if cancelled and not wanted.stop.cancelled:
+        if wanted.stop.by_closing:
             raise RefusedError(Status.CLOSED, _CLOSED)
         return self._results.add(_answered(answer)) if kept else 0, cancelled
 

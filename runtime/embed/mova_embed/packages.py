@@ -63,4 +63,4 @@ def compile_flags(prefix: str) -> str:
 
 def link_flags(prefix: str) -> str:
     """For the linker's; a program finds the library where it is now."""
-    return f"-L{prefix}/lib -lmova -Wl,-rpath,{prefix}/lib"
+    return f"-L{prefix}/lib -lmova -Xlinker -rpath -Xlinker {prefix}/lib"

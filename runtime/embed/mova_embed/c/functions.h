@@ -27,8 +27,9 @@ MOVA_API mova_status mova_init(void);
 MOVA_API mova_status mova_open(const char *path, const mova_options *options, mova_runtime **runtime);
 
 /** Close a bundle and give its memory back. Calls that are at work in other threads end with MOVA_CLOSED: an
- * answer before its next token, others where they next need an engine. Results stay. NULL is MOVA_INVALID_ARGUMENT,
- * closing twice MOVA_CLOSED.
+ * answer before its next token, others where they next need an engine. It does not wait for them: pixels, flags and a
+ * callback's context have to stay until they have returned, but no piece comes any more. An answer that was cancelled
+ * before is MOVA_CANCELLED all the same. Results stay. NULL is MOVA_INVALID_ARGUMENT, closing twice MOVA_CLOSED.
  */
 MOVA_API mova_status mova_close(mova_runtime *runtime);
 
