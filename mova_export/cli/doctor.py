@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from mova_runtime import MovaError
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
@@ -23,6 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     from mova_export.doctor.look import look
     from mova_export.doctor.report import lines
 
+    if arguments.max_context is not None and not arguments.bundle:
+        raise MovaError("--max-context is of a bundle's requests: name the bundle, too")
     found = look(arguments.bundle, max_context=arguments.max_context)
     advice = advise(found)
     if arguments.json:

@@ -15,6 +15,12 @@ from mova_export.engines.targets import BUILDS, TARGETS
 _SMALL = ("int4", "int8")
 """Precisions that ask for less memory, the smallest first."""
 
+_QUESTION = 512
+"""Tokens of context that are advised beside what the shortest question takes: for a longer one, and the answer."""
+
+_UPGRADE = "upgrade mova-export"
+"""How a `ManifestVersionError` ends."""
+
 _BUDGET_SHARE = 0.8
 """Of the memory that is available: libraries, images and features in use take theirs beside a budget."""
 
@@ -62,8 +68,12 @@ def _without(found: Findings) -> Iterator[Advice]:
 
 def _with_bundle(found: Findings) -> Iterator[Advice]:
     bundle, plan, room = shlex.quote(found.bundle), found.plan, found.room
+    if found.bundle_trouble.endswith(_UPGRADE):
+        yield Advice(f"pip install --upgrade {_UPGRADE.split()[-1]}", "the bundle was made by a newer release")
     if found.bundle_trouble:
-        yield Advice(f"mova verify {bundle}", f"{found.bundle_trouble}; this tells when it is whole")
+        yield Advice(
+            f"mova verify {bundle}", "its manifest can't be read: copy or export it again; this tells when it can"
+        )
     if found.damaged:
         first, *others = found.damaged
         told = f"{first} is missing or cut off{f', and {len(others)} more' if others else ''}"
@@ -71,6 +81,11 @@ def _with_bundle(found: Findings) -> Iterator[Advice]:
     if plan is None or not plan.runs:
         yield _repair(found)
         return
+    if found.max_context is not None and found.max_context < plan.least_context:
+        why = (
+            f"no question fits {found.max_context} tokens of context: an image, the instructions and routing take more"
+        )
+        yield Advice(f"mova doctor {bundle} --max-context {plan.least_context + _QUESTION}", why)
     if room and not room.suffices_in_turn:
         yield _smaller(found)
     yield from _for_gpu(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mova_runtime.bundle import Bundle
@@ -19,6 +19,8 @@ from mova_runtime.engines.needs.store import Needs, identity
 from mova_runtime.engines.nvidia import gpu
 from mova_runtime.engines.trt import library, lookup
 from mova_runtime.errors import MovaError
+from mova_runtime.language.prompt import PromptBuilder
+from mova_runtime.language.tokenizer import Tokenizer
 from mova_runtime.parity.gate import Gate
 
 
@@ -47,13 +49,14 @@ class Plan:
     """backend: what to open the bundle with; why: it was chosen, or nothing could be; parts: one a component.
 
     ways: by backend, the precisions in which it would run the bundle here, with the components that were exported so
-    where they are not all, or what it lacks.
+    where they are not all, or what it lacks; least_context: tokens that the shortest question and its routing take.
     """
 
     backend: str
     why: str
     parts: tuple[Part, ...]
     ways: dict[str, str]
+    least_context: int = 0
 
     @property
     def runs(self) -> bool:
@@ -162,4 +165,14 @@ def _precisions(bundle: Bundle, component: str) -> tuple[str, ...]:
 def in_a_process() -> dict[str, Any]:
     """`plan` of the bundle, of what is unusable and of the context, the latter in JSON, that the process was given."""
     folder, unusable, context = sys.argv[1:]
-    return asdict(plan(Bundle.open(folder).bounded(json.loads(context)), json.loads(unusable)))
+    bundle = Bundle.open(folder).bounded(json.loads(context))
+    return asdict(replace(plan(bundle, json.loads(unusable)), least_context=least_context(bundle)))
+
+
+def least_context(bundle: Bundle) -> int:
+    """Tokens of prompt and answer together that the shortest question takes, where the language model routes it."""
+    language, prompts, vision = bundle.manifest.language, bundle.manifest.prompts, bundle.manifest.vision
+    tokenizer = Tokenizer(bundle.path(language.tokenizer), clean_up_spaces=language.clean_up_spaces)
+    builder = PromptBuilder(prompts, tokenizer, language.bos)
+    routed = builder.routing("?").text_tokens + vision.routing_tokens + prompts.routing_max_new_tokens
+    return max(routed, builder.answer("?").text_tokens + vision.visual_tokens + 1)

@@ -126,7 +126,9 @@ def test_a_copy_that_lacks_files(found):
 def test_a_bundle_that_can_not_be_opened(found):
     broken = found(bundle_trouble="/bundle/manifest.json: not valid JSON (line 1)", plan=None)
     assert asked(broken) == "mova verify /bundle"
-    assert "not valid JSON" in advise(broken).why
+    assert "copy or export it again" in advise(broken).why
+    newer = found(bundle_trouble="/bundle: bundle format 9 is newer than this; upgrade mova-export", plan=None)
+    assert asked(newer) == "pip install --upgrade mova-export"
     assert not broken.runs
 
 

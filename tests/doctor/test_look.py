@@ -217,6 +217,7 @@ def test_a_shorter_context_takes_less(mova_command, bundle):
         (part,) = [part for part in told["plan"]["parts"] if part["component"] == "llm"]
         return sum(part["run"]), told["next"]["command"]
 
-    (whole, _), (half, command) = run_of_the_language_model(), run_of_the_language_model("--max-context", 700)
+    assert "--max-context 1" in run_of_the_language_model("--max-context", 300)[1]
+    (whole, _), (half, command) = run_of_the_language_model(), run_of_the_language_model("--max-context", 1500)
     assert half < whole
-    assert command.endswith(" --max-context 700")
+    assert command.endswith(" --max-context 1500")
