@@ -229,9 +229,17 @@ def test_the_longest_run_takes_no_more_than_what_is_remembered(bundle, component
     opened, backend = Bundle.open(bundle(2)), OrtBackend("cpu", "fp32", 1)
     first = load_first(opened, component, backend, None, Trace(), lambda: 0)
     assert first.measured
+    peaks = [longest_run(opened, component, first.engine, pieces) for _ in range(3)]
+    first.engine.close()
+    working = first.took.need.working.host
+    assert 0.5 * working < max(peaks) < working + 16 * MIB, "on a busy machine a thread may look too late"
+
+
+def longest_run(opened, component, engine, pieces):
+    """Bytes at the peak."""
     with Watch() as watch:
         watch.loaded()
-        engine = Watched(first.engine, watch)
+        engine = Watched(engine, watch)
         if component == "text":
             ids = np.ones((1, opened.manifest.text.max_tokens), np.int64)
             engine.run({"ids": ids, "mask": ids})
@@ -246,9 +254,7 @@ def test_the_longest_run_takes_no_more_than_what_is_remembered(bundle, component
                     tokens, [visual], Generation(1), -1
                 )
             )
-    first.engine.close()
-    working = first.took.need.working.host
-    assert 0.5 * working < watch.need().peak.host < working + 16 * MIB
+    return watch.need().peak.host
 
 
 HOST = Need(Memory(1000 * MIB), Memory(250 * MIB), Memory(1000 * MIB))
