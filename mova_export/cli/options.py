@@ -6,8 +6,6 @@ import argparse
 from typing import Any
 
 from mova_runtime import MovaError
-from mova_runtime.bundle import Bundle
-from mova_runtime.options import check_context
 
 RUNTIME = ("backend", "precision", "threads", "memory_budget", "device_memory_budget", "max_context")
 """What `add_runtime_options` declares besides `--experts`, as `mova_runtime.open` names it."""
@@ -59,13 +57,3 @@ def chosen_experts(option: str | None) -> list[str] | None:
     if option is None:
         return None
     return [] if option == "none" else names("--experts", option)
-
-
-def bounded(bundle: Bundle, max_context: int | None) -> Bundle:
-    """A bundle as `--max-context` says that it is used.
-
-    Raises:
-        MovaError: that is no number of tokens.
-    """
-    check_context(max_context)
-    return bundle.bounded(max_context)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mova_export.cli.options import bounded, names
+from mova_export.cli.options import names
 from mova_runtime.bundle import Bundle
 from mova_runtime.engines import backends
 from mova_runtime.engines.choice import choose_in_order, meant_for
@@ -43,7 +43,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run it; the exit status is 1 where a component fails."""
     only = None if arguments.only is None else names("--only", arguments.only)
-    bundle = bounded(Bundle.open(arguments.bundle, anew=True), arguments.max_context)
+    bundle = Bundle.open(arguments.bundle, anew=True).bounded(arguments.max_context)
     return 0 if verify_bundle(bundle, arguments.backend, arguments.precision, only) else 1
 
 

@@ -15,7 +15,6 @@ from mova_runtime.bundle import MANIFEST, Bundle
 from mova_runtime.engines.installed import version
 from mova_runtime.engines.nvidia import Gpu
 from mova_runtime.errors import MovaError
-from mova_runtime.options import check_context
 
 SYSTEM = Path("/usr/lib")
 """Where Debian's Pythons have their packages."""
@@ -46,8 +45,9 @@ def look(folder: Path | None = None, patience: float = PATIENCE, max_context: in
         BundleError: the folder is not there, or has no manifest.
         MovaError: `max_context` is no number of tokens.
     """
-    check_context(max_context)
     bundle, trouble = _opened(folder)
+    if bundle:
+        bundle = bundle.bounded(max_context)
     replies = ask(questions(), patience)
     driver = replies.pop(DRIVER)
     gpu, gpu_memory = _gpu(driver)
@@ -57,7 +57,7 @@ def look(folder: Path | None = None, patience: float = PATIENCE, max_context: in
     skip = unusable(found, driver.trouble)
     asked: dict[str, tuple[str, ...]] = {"abilities": (_ABILITIES, ",".join(skip))}
     if bundle:
-        asked["plan"] = (_PLAN, str(bundle.root), json.dumps(skip), json.dumps(max_context))
+        asked["plan"] = (_PLAN, str(bundle.root), json.dumps(skip), str(bundle.manifest.language.context))
     told = ask(asked, patience)
     abilities: dict[str, tuple[bool, str]] = told["abilities"].found or {}
     plan = told.get("plan", Reply())

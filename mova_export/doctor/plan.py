@@ -163,9 +163,9 @@ def _precisions(bundle: Bundle, component: str) -> tuple[str, ...]:
 
 
 def in_a_process() -> dict[str, Any]:
-    """`plan` of the bundle, of what is unusable and of the context, the latter in JSON, that the process was given."""
+    """`plan` of the bundle, of what is unusable, in JSON, and of the context that the process was given."""
     folder, unusable, context = sys.argv[1:]
-    bundle = Bundle.open(folder).bounded(json.loads(context))
+    bundle = Bundle.open(folder).bounded(int(context))
     return asdict(replace(plan(bundle, json.loads(unusable)), least_context=least_context(bundle)))
 
 

@@ -89,10 +89,9 @@ class Model:
             self._embeddings = load_array(self._bundle.checked_path(file), mapped=True)
         return self._embeddings
 
-    @property
-    def longest_prompt(self) -> int:
-        """Tokens that a prompt may have, images' included."""
-        return min(self.language.max_prompt, self.language.context - 1)
+    def longest_prompt(self, room: int = 1) -> int:
+        """Tokens that a prompt may have, images' included, with `room` for as many behind it."""
+        return min(self.language.max_prompt, self.language.context - room)
 
     @contextlib.contextmanager
     def speaker(self, trace: Trace, slot: Slot) -> Iterator[Speaker]:

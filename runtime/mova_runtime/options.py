@@ -53,7 +53,6 @@ def check(options: Options, components: Collection[str]) -> None:
         raise MovaError(f"pinned is a sequence of components such as ('base', 'sam'), not {options.pinned!r}")
     if unknown := [name for name in options.pinned if name not in (*components, *PINNED)]:
         raise MovaError(f"pinned: no component {unknown[0]!r} in the bundle; it has {', '.join(components)}")
-    check_context(options.max_context)
     events = options.trace_events
     if isinstance(events, bool) or not isinstance(events, int) or not 0 <= events <= maxsize:
         raise MovaError(f"trace_events is how many events to keep, from 0 up, not {events!r}")
@@ -61,13 +60,3 @@ def check(options: Options, components: Collection[str]) -> None:
         raise MovaError(
             f"language_model has to have generate(): see mova_runtime.LanguageModel, not {options.language_model!r}"
         )
-
-
-def check_context(context: int | None) -> None:
-    """See that a bound on prompt and answer makes sense.
-
-    Raises:
-        MovaError: it does not.
-    """
-    if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 2):
-        raise MovaError(f"max_context is a number of tokens from 2 up, or None, not {context!r}")

@@ -204,9 +204,7 @@ class Request:
         if self._conversation is None:
             prompt = self._answer_prompt
             return prompt, [visual.tokens], Slot("text before the image", len(prompt.before))
-        context = model.language.context
-        room = min(self._wanted.max_new_tokens, context // _ANSWERS_SHARE)
-        longest = min(model.longest_prompt, context - room)
+        longest = model.longest_prompt(min(self._wanted.max_new_tokens, model.language.context // _ANSWERS_SHARE))
         prompt, images, self._dropped = self._conversation.prompt(
             model.prompts, self._question, self._inputs.digest, visual, model.stop, longest
         )
@@ -237,7 +235,7 @@ class Request:
 
     def _fit(self, prompt: Prompt, visual_tokens: int, room: int = 1) -> None:
         """See that a prompt fits, and `room` tokens behind it."""
-        longest = min(self._model.longest_prompt, self._model.language.context - room)
+        longest = self._model.longest_prompt(room)
         total = prompt.text_tokens + visual_tokens
         if total <= longest:
             return

@@ -147,6 +147,9 @@ def test_a_mistake_in_an_option(mova_command, asked, option, value, word):
         (["inspect"], "BUNDLE"),
         (["inspect", "/absent"], "/absent: no such folder"),
         (["verify", "/absent"], "/absent: no such folder"),
+        (["verify", "BUNDLE", "--max-context", "1"], "max_context is a number of tokens from 2 up"),
+        (["doctor", "BUNDLE", "--max-context", "0"], "max_context is a number of tokens from 2 up"),
+        (["doctor", "--max-context", "512"], "name the bundle, too"),
         (["run", "/absent", "--image", CHART, "--question", "Why?"], "/absent: no such folder"),
         (["run", "/", "--image", CHART, "--question", "Why?"], "not a bundle"),
         (["run", __file__, "--image", CHART, "--question", "Why?"], "not a bundle"),
@@ -154,8 +157,9 @@ def test_a_mistake_in_an_option(mova_command, asked, option, value, word):
         (["doctor", "--max-context", "many"], "invalid int value"),
     ],
 )
-def test_a_mistake_in_a_command(mova_command, monkeypatch, tmp_path, arguments, word):
+def test_a_mistake_in_a_command(mova_command, monkeypatch, tmp_path, bundle, arguments, word):
     monkeypatch.chdir(tmp_path)
+    arguments = [bundle(2) if one == "BUNDLE" else one for one in arguments]
     assert_user_mistake(mova_command(*arguments), word)
     assert not list(tmp_path.iterdir())
 

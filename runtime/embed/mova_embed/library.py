@@ -58,21 +58,21 @@ class Library:
 
     def route(self, handle: int, image: Any, question: Any) -> int:
         """A result's handle, as all that follow."""
-        with self._using(handle) as runtime:
-            routing = runtime.route(frame(self._ffi, image), self._question(question))
+        with self._using(handle) as opened:
+            routing = opened.runtime.route(frame(self._ffi, image), self._question(question))
         return self._results.add(Result({"text": routing.text, "experts": _names(routing)}, routing.tokens))
 
     def encode(self, handle: int, image: Any, question: Any, experts: Any) -> int:
         """Tensors "tokens" and "gates"."""
         chosen = arguments.experts(self._ffi, experts)
-        with self._using(handle) as runtime:
-            visual = runtime.encode(frame(self._ffi, image), self._question(question), chosen)
+        with self._using(handle) as opened:
+            visual = opened.runtime.encode(frame(self._ffi, image), self._question(question), chosen)
         return self._results.add(Result({}, tensors={"tokens": _own(visual.tokens), "gates": _own(visual.gates)}))
 
     def features(self, handle: int, image: Any, name: Any) -> int:
         """The tensor "features"."""
-        with self._using(handle) as runtime:
-            found = runtime.features_in_place(frame(self._ffi, image), arguments.text(self._ffi, name, "name"))
+        with self._using(handle) as opened:
+            found = opened.runtime.features_in_place(frame(self._ffi, image), arguments.text(self._ffi, name, "name"))
         return self._results.add(Result({}, tensors={"features": _own(found)}))
 
     def answer(
@@ -82,9 +82,9 @@ class Library:
 
         The callback runs without Python's lock, in this thread.
         """
-        opened = self._runtimes.get(handle)
-        wanted = arguments.wanted(self._ffi, request, lambda: opened.closed)
-        with self._using(handle) as runtime:
+        with self._using(handle) as opened:
+            runtime = opened.runtime
+            wanted = arguments.wanted(self._ffi, request, lambda: opened.closed)
             asked, chosen = runtime.request(
                 frame(self._ffi, image),
                 self._question(question),
@@ -104,8 +104,8 @@ class Library:
 
     def stats(self, handle: int) -> int:
         """Totals as JSON."""
-        with self._using(handle) as runtime:
-            return self._results.add(Result({"text": json.dumps(runtime.stats().to_dict(), ensure_ascii=False)}))
+        with self._using(handle) as opened:
+            return self._results.add(Result({"text": json.dumps(opened.runtime.stats().to_dict(), ensure_ascii=False)}))
 
     def result(self, handle: int) -> Result:
         """What a handle of a result stands for."""
@@ -116,10 +116,10 @@ class Library:
         self._results.take(handle)
 
     @contextmanager
-    def _using(self, handle: int) -> Iterator[Runtime]:
+    def _using(self, handle: int) -> Iterator[_Opened]:
         opened = self._runtimes.get(handle)
         try:
-            yield opened.runtime
+            yield opened
         except Exception as error:
             if opened.closed:  # whatever a call then runs into
                 raise RefusedError(Status.CLOSED, _CLOSED) from error

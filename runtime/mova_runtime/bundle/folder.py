@@ -13,7 +13,7 @@ from mova_runtime.bundle import checked
 from mova_runtime.bundle.check import check
 from mova_runtime.bundle.manifest import FORMAT, VERSION, Artifact, Component, File, Manifest, Precision
 from mova_runtime.bundle.schema import from_json
-from mova_runtime.errors import BundleError, IntegrityError, ManifestVersionError
+from mova_runtime.errors import BundleError, IntegrityError, ManifestVersionError, MovaError
 
 if TYPE_CHECKING:
     from mova_runtime.bundle.engine import EngineRecord
@@ -79,7 +79,12 @@ class Bundle:
         """This bundle with a language model that is used for so many tokens at most, prompt and answer together.
 
         What caches take is counted by that. None, or more than the model was made for, changes nothing.
+
+        Raises:
+            MovaError: it is no number of tokens.
         """
+        if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 2):
+            raise MovaError(f"max_context is a number of tokens from 2 up, or None, not {context!r}")
         language = self.manifest.language
         least = min(language.context, context or language.context)
         language = replace(language, context=least, max_prompt=min(language.max_prompt, least))

@@ -7,6 +7,14 @@ static mova_status result_of(int value, uint64_t found, mova_result **result) {
   return status;
 }
 
+/* What every call about an image and a text, which is called `what`, looks at first. */
+static mova_status about_image(mova_runtime *runtime, const char *text, const char *what, const mova_image *given,
+                               mova_image *image) {
+  GIVEN(runtime);
+  if (text == NULL) return mova_fail(MOVA_INVALID_ARGUMENT, "%s is NULL", what);
+  return mova_checked_image(given, image);
+}
+
 mova_status mova_open(const char *path, const mova_options *options, mova_runtime **runtime) {
   GIVEN(runtime);
   *runtime = NULL;
@@ -29,10 +37,8 @@ mova_status mova_close(mova_runtime *runtime) {
 mova_status mova_route(mova_runtime *runtime, const mova_image *image, const char *question, mova_result **result) {
   GIVEN(result);
   *result = NULL;
-  GIVEN(runtime);
-  GIVEN(question);
   mova_image own;
-  TRY(mova_checked_image(image, &own));
+  TRY(about_image(runtime, question, "question", image, &own));
   TRY(mova_start());
   uint64_t found = 0;
   int value = mova_inner_route(number(runtime), &own, question, &found);
@@ -43,10 +49,8 @@ mova_status mova_encode(mova_runtime *runtime, const mova_image *image, const ch
                         mova_result **result) {
   GIVEN(result);
   *result = NULL;
-  GIVEN(runtime);
-  GIVEN(question);
   mova_image own;
-  TRY(mova_checked_image(image, &own));
+  TRY(about_image(runtime, question, "question", image, &own));
   TRY(mova_start());
   uint64_t found = 0;
   int value = mova_inner_encode(number(runtime), &own, question, experts, &found);
@@ -56,10 +60,8 @@ mova_status mova_encode(mova_runtime *runtime, const mova_image *image, const ch
 mova_status mova_features(mova_runtime *runtime, const mova_image *image, const char *name, mova_result **result) {
   GIVEN(result);
   *result = NULL;
-  GIVEN(runtime);
-  GIVEN(name);
   mova_image own;
-  TRY(mova_checked_image(image, &own));
+  TRY(about_image(runtime, name, "name", image, &own));
   TRY(mova_start());
   uint64_t found = 0;
   int value = mova_inner_features(number(runtime), &own, name, &found);
@@ -69,11 +71,9 @@ mova_status mova_features(mova_runtime *runtime, const mova_image *image, const 
 /* An answer, told piece by piece where there is a callback. */
 static mova_status answer(mova_runtime *runtime, const mova_image *image, const char *question,
                           const mova_request *request, mova_piece piece, void *context, mova_result **result) {
-  GIVEN(runtime);
-  GIVEN(question);
   mova_image own;
   mova_request wanted;
-  TRY(mova_checked_image(image, &own));
+  TRY(about_image(runtime, question, "question", image, &own));
   TRY(mova_checked_request(request, &wanted));
   TRY(mova_start());
   uint64_t found = 0, *asked = result ? &found : NULL;
