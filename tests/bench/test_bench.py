@@ -232,9 +232,11 @@ def test_an_interrupt_keeps_what_there_is_and_ends_every_process(bundle, tmp_pat
         for line in process.stdout:
             if line.startswith("vary:"):  # base and dinov2 are done
                 break
-        while not (children := _children(process.pid)):  # what measures it starts, or the next
+        children, before = _children(process.pid), []
+        while not children or children != before:  # until what measures it has begun, and is known to whoever ends it
             assert process.poll() is None
-            time.sleep(0.01)
+            time.sleep(0.3)
+            children, before = _children(process.pid), children
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
